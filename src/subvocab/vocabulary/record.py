@@ -1,0 +1,142 @@
+"""One file format for the small values that are kept: arrays with named text beside them.
+
+A record is a safetensors file: no pickle, so reading one runs nothing. Its metadata names
+the kind of value and its fingerprint, which is computed anew and compared on reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Integer
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from subvocab._atomic import replacing
+from subvocab._typing import StrPath
+from subvocab.errors import CheckpointError
+
+KIND_KEY = "subvocab.kind"
+FINGERPRINT_KEY = "subvocab.fingerprint"
+
+
+def fingerprint(*arrays: Integer[np.ndarray, "_"]) -> str:
+    """Name integer arrays by their content, the same on every machine.
+
+    Args:
+        *arrays: One-dimensional arrays; each counts with its length.
+
+    Returns:
+        The sha256 of lengths and values as little-endian 64-bit integers, in hex.
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.size.to_bytes(8, "little"))
+        digest.update(np.ascontiguousarray(array, dtype="<i8").data)
+    return digest.hexdigest()
+
+
+def sealed(array: Integer[np.ndarray, "size"]) -> Integer[np.ndarray, "size"]:
+    """Copy an array so that nobody can write to it.
+
+    Args:
+        array: Integers of any width.
+
+    Returns:
+        A read-only copy as int64.
+    """
+    copy = np.array(array, dtype=np.int64)
+    copy.flags.writeable = False
+    return copy
+
+
+def save_record(
+    path: StrPath, kind: str, tensors: Mapping[str, np.ndarray], *, fingerprint: str
+) -> None:
+    """Write a record, all at once or not at all.
+
+    Args:
+        path: The file to write; its folder must exist.
+        kind: What is being saved, such as ``token_counts``.
+        tensors: The arrays, by name.
+        fingerprint: The value's own.
+    """
+    metadata = {KIND_KEY: kind, FINGERPRINT_KEY: fingerprint}
+    with replacing(Path(path)) as staged:
+        staged.write_bytes(save(dict(tensors), metadata=metadata))
+
+
+def record_kind(path: StrPath) -> str | None:
+    """Tell what kind of value a file holds.
+
+    Args:
+        path: Any file.
+
+    Returns:
+        The kind, or None if it is a safetensors file of another origin.
+
+    Raises:
+        CheckpointError: If the file is no safetensors file.
+    """
+    return _read_metadata(Path(path)).get(KIND_KEY)
+
+
+def load_record(path: StrPath, kind: str) -> tuple[dict[str, np.ndarray], str]:
+    """Read a record back.
+
+    Args:
+        path: A file that ``save_record`` wrote.
+        kind: What it must hold.
+
+    Returns:
+        The arrays by name, and the fingerprint written beside them, which the
+        caller compares with that of the value it builds (``check_fingerprint``).
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or holds something else.
+    """
+    path = Path(path)
+    metadata = _read_metadata(path)
+    found = metadata.get(KIND_KEY)
+    if found != kind:
+        raise CheckpointError(
+            f"{path} holds `{found}`, expected `{kind}`. Look into it with `subvocab inspect`."
+        )
+    with safe_open(path, "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata.get(  # noqa: SIM118
+            FINGERPRINT_KEY, ""
+        )
+
+
+def check_fingerprint(path: StrPath, *, written: str, computed: str) -> None:
+    """Compare the fingerprint in a file with that of the value it gave.
+
+    Args:
+        path: The file, for the message.
+        written: What the file says.
+        computed: What its values give.
+
+    Raises:
+        CheckpointError: If they differ.
+    """
+    if written != computed:
+        raise CheckpointError(
+            f"{path} is damaged: it says fingerprint {written[:12] or '(none)'}, but its values "
+            f"give {computed[:12]}. Write it anew from the dataset."
+        )
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    """Read the text beside the arrays, and turn every failure into one kind of error."""
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}.")
+    try:
+        with safe_open(path, "np") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({error}). Write it anew, or fetch it again."
+        ) from error
