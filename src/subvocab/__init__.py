@@ -1,6 +1,86 @@
 """Fine-tune a language model while holding only the embedding rows its data uses.
 
-The public names; those that need torch load when they are first used.
+The public names. Those that need torch or datasets load when they are first used, so that
+importing this package is instant.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from subvocab.errors import (
+    CheckpointError,
+    DataError,
+    MissingExtraError,
+    OutOfVocabularyError,
+    SubvocabError,
+    UnsupportedModelError,
+    VocabularyMismatchError,
+)
+
+if TYPE_CHECKING:
+    from subvocab.data import scan
+    from subvocab.integrations.trainer import VocabularyCallback
+    from subvocab.model.accounting import ParameterCounts, PeakMemory, count_parameters
+    from subvocab.model.checkpoint import compact_state_dict, merge, save_compact
+    from subvocab.model.load import from_pretrained
+    from subvocab.model.shrink import restore, shrink, vocabulary_of
+    from subvocab.storage import FullMatrix
+    from subvocab.vocabulary import PartialVocabulary, TokenCounts
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "FullMatrix": "subvocab.storage",
+    "ParameterCounts": "subvocab.model.accounting",
+    "PartialVocabulary": "subvocab.vocabulary",
+    "PeakMemory": "subvocab.model.accounting",
+    "TokenCounts": "subvocab.vocabulary",
+    "VocabularyCallback": "subvocab.integrations.trainer",
+    "compact_state_dict": "subvocab.model.checkpoint",
+    "count_parameters": "subvocab.model.accounting",
+    "from_pretrained": "subvocab.model.load",
+    "merge": "subvocab.model.checkpoint",
+    "restore": "subvocab.model.shrink",
+    "save_compact": "subvocab.model.checkpoint",
+    "scan": "subvocab.data",
+    "shrink": "subvocab.model.shrink",
+    "vocabulary_of": "subvocab.model.shrink",
+}
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "FullMatrix",
+    "MissingExtraError",
+    "OutOfVocabularyError",
+    "ParameterCounts",
+    "PartialVocabulary",
+    "PeakMemory",
+    "SubvocabError",
+    "TokenCounts",
+    "UnsupportedModelError",
+    "VocabularyCallback",
+    "VocabularyMismatchError",
+    "compact_state_dict",
+    "count_parameters",
+    "from_pretrained",
+    "merge",
+    "restore",
+    "save_compact",
+    "scan",
+    "shrink",
+    "vocabulary_of",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module it lives in."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'subvocab' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,1 +1,1 @@
-"""Layer integrations."""
+"""One file for each library that people train with."""

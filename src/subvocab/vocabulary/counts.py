@@ -75,6 +75,10 @@ class TokenCounts:
         object.__setattr__(self, "counts", sealed(self.counts))
         object.__setattr__(self, "special_token_ids", sealed(special))
 
+    def __reduce__(self) -> tuple[type[TokenCounts], tuple[np.ndarray, np.ndarray]]:
+        # NumPy forgets on pickling that an array is read-only; the constructor remembers.
+        return TokenCounts, (self.counts, self.special_token_ids)
+
     @property
     def full_vocab_size(self) -> int:
         """|V|."""

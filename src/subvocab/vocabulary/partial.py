@@ -49,7 +49,7 @@ class PartialVocabulary:
     full_vocab_size: int
 
     def __post_init__(self) -> None:
-        ids = self.token_ids
+        ids = sealed(self.token_ids)
         if not ids.size:
             raise VocabularyMismatchError(
                 "A partial vocabulary of no tokens was asked for, expected at least one. "
@@ -69,7 +69,11 @@ class PartialVocabulary:
                 "Give the `full_vocab_size` of the model, which is the number of rows of its "
                 "embedding matrix."
             )
-        object.__setattr__(self, "token_ids", sealed(ids))
+        object.__setattr__(self, "token_ids", ids)
+
+    def __reduce__(self) -> tuple[type[PartialVocabulary], tuple[np.ndarray, int]]:
+        # NumPy forgets on pickling that an array is read-only; the constructor remembers.
+        return PartialVocabulary, (self.token_ids, self.full_vocab_size)
 
     def __len__(self) -> int:
         """Return |V′|."""

@@ -105,10 +105,14 @@ def load_record(path: StrPath, kind: str) -> tuple[dict[str, np.ndarray], str]:
         raise CheckpointError(
             f"{path} holds `{found}`, expected `{kind}`. Look into it with `subvocab inspect`."
         )
-    with safe_open(path, "np") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata.get(  # noqa: SIM118
-            FINGERPRINT_KEY, ""
-        )
+    try:
+        with safe_open(path, "np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} holds arrays that are no integers ({error}). Write it anew from the dataset."
+        ) from error
+    return tensors, metadata.get(FINGERPRINT_KEY, "")
 
 
 def check_fingerprint(path: StrPath, *, written: str, computed: str) -> None:

@@ -1,0 +1,57 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types layers docstrings fix check bench clean
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Real data sets for tests and benchmarks, where they lie beside the checkout.
+export SUBVOCAB_DATA ?= $(abspath $(wildcard ../shared/data))
+export HF_HUB_OFFLINE ?= 1
+
+help:  ## list these targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
+
+demo: .venv/.demo  ## fine-tune a real model with and without PEMA, and compare the two
+	$(BIN)/python examples/demo.py
+
+test: .venv/.dev  ## run every test
+	$(BIN)/pytest
+
+lint: .venv/.dev  ## check format, style and spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/codespell
+
+types: .venv/.dev  ## check types
+	$(BIN)/mypy
+
+layers: .venv/.dev  ## check that imports point downwards
+	$(BIN)/lint-imports
+
+docstrings: .venv/.dev  ## check that docstrings match their functions
+	$(BIN)/pydoclint --quiet src
+
+check: lint types layers docstrings test  ## everything CI runs, in CI's order
+
+fix: .venv/.dev  ## format, and repair what can be repaired
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.dev  ## measure speed and memory: a table, and benchmarks/results/*.csv
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the environment and all that was built
+	rm -rf .venv out build dist .*_cache .hypothesis
+
+# One environment; the stamps tell what it holds.
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing into .venv (once; some minutes) ..."
+	$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing into .venv (once; some minutes) ..."
+	$(INSTALL) --editable '.[demo,dev]'
+	@touch $@ .venv/.demo

@@ -1,0 +1,114 @@
+"""What all commands share: how they end on an error, and how they print."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import ParamSpec
+
+import typer
+
+from subvocab.errors import DataError, SubvocabError
+
+ERROR_STATUS = 2
+INTERRUPTED_STATUS = 130
+
+Options = ParamSpec("Options")
+
+
+def exits_cleanly(command: Callable[Options, None]) -> Callable[Options, None]:
+    """Turn a command's errors into one message and an exit status.
+
+    Args:
+        command: The function of a command.
+
+    Returns:
+        The same command. What was raised on purpose, and what the system refused, exit
+        with 2; an interrupt exits with 130. Anything else is a fault of ours, and shows
+        its traceback.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Options.args, **kwargs: Options.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except SubvocabError as error:
+            _fail(str(error), ERROR_STATUS)
+        except OSError as error:
+            named = f"{error.filename}: " if error.filename else ""
+            _fail(f"{named}{error.strerror or error}.", ERROR_STATUS)
+        except KeyboardInterrupt:
+            _fail("Interrupted; nothing was written.", INTERRUPTED_STATUS)
+
+    return run
+
+
+def _fail(message: str, status: int) -> None:
+    """Say one thing on the standard error, and exit."""
+    typer.echo(f"subvocab: {message}", err=True)
+    raise typer.Exit(status)
+
+
+def check_writable(path: Path | None) -> None:
+    """See before long work that its result can be written.
+
+    Args:
+        path: The file to be written, or None.
+
+    Raises:
+        DataError: If its folder does not exist, or it is a folder itself.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, expected the name of a file to write.")
+    if not path.parent.is_dir():
+        raise DataError(f"There is no folder {path.parent} to write {path.name} to. Make it first.")
+
+
+def quiet_libraries() -> bool:
+    """Keep `datasets` and transformers from talking over a command.
+
+    Returns:
+        Whether a person looks at the standard error, so that progress bars are welcome.
+    """
+    import datasets  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    watched = sys.stderr.isatty()
+    # A fresh classification head is what is wanted here, not something to be reported.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    if not watched:
+        datasets.disable_progress_bars()
+    return watched
+
+
+def print_json(values: Mapping[str, object]) -> None:
+    """Print one JSON object on the standard output.
+
+    Args:
+        values: What to print.
+    """
+    typer.echo(json.dumps(dict(values)))
+
+
+def print_table(title: str, rows: Mapping[str, str]) -> None:
+    """Print names and values on the standard output.
+
+    Args:
+        title: What the table is about.
+        rows: Values as text, by what they are.
+    """
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table, markup=False)

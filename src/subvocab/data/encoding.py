@@ -1,0 +1,242 @@
+"""Encode texts as a tokenizer's own call would, and count the ids.
+
+The caller's tokenizer is copied where its state would have to change. Neither kind of
+tokenizer is imported: one that is passed has been loaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int64
+from tokenizers import Tokenizer
+
+from subvocab.data.counting import Ids, TokenCounter
+from subvocab.errors import DataError
+
+Place = Callable[[int], str]
+
+
+@runtime_checkable
+class TextCounter(Protocol):
+    """Something that counts the ids of texts."""
+
+    def add(self, texts: list[str], seconds: list[str] | None, place: Place) -> None:
+        """Count some texts, or pairs of texts, with the special tokens around them.
+
+        Args:
+            texts: The texts.
+            seconds: The second text of each pair, or None.
+            place: Names the place of a text in words.
+        """
+
+    def finish(self) -> None:
+        """Hand over what has not been counted yet."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A copy of a fast tokenizer, which may be set as needed.
+
+    Attributes:
+        tokenizer: The copy, without padding.
+        max_length: Tokens to truncate to, or None.
+        direction: The side to cut at.
+    """
+
+    tokenizer: Tokenizer
+    max_length: int | None
+    direction: str
+
+    def encode(
+        self, texts: list[Any], *, whole: bool = False
+    ) -> tuple[Int64[np.ndarray, "ids"], Int64[np.ndarray, "texts"]]:
+        """Encode a batch.
+
+        Args:
+            texts: Texts, or pairs of texts.
+            whole: True for the bare ids: no special tokens, nothing truncated.
+
+        Returns:
+            All ids side by side, and how many each text has.
+        """
+        if whole or self.max_length is None:
+            self.tokenizer.no_truncation()
+        else:
+            self.tokenizer.enable_truncation(self.max_length, direction=self.direction)
+        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=not whole)
+        return _side_by_side([encoding.ids for encoding in encodings])
+
+
+class PlainTextCounter:
+    """Encodes every text.
+
+    Args:
+        encode: Gives the ids of texts or pairs side by side, and how many each has.
+        counter: Where the ids go.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[list[Any]], tuple[Int64[np.ndarray, "ids"], Int64[np.ndarray, "texts"]]],
+        counter: TokenCounter,
+    ) -> None:
+        self._encode = encode
+        self._counter = counter
+
+    def add(self, texts: list[str], seconds: list[str] | None, place: Place) -> None:
+        """Count some texts; see `TextCounter`.
+
+        Args:
+            texts: The texts.
+            seconds: The second text of each pair, or None.
+            place: Names the place of a text in words.
+        """
+        batch = texts if seconds is None else list(zip(texts, seconds, strict=True))
+        ids, lengths = self._encode(batch)
+
+        def place_of_id(position: int) -> str:
+            return place(int(np.searchsorted(np.cumsum(lengths), position, side="right")))
+
+        self._counter.add(Ids(ids, place_of_id))
+
+    def finish(self) -> None:
+        """Do nothing: all is counted."""
+
+
+def _side_by_side(
+    ids: list[list[int]],
+) -> tuple[Int64[np.ndarray, "ids"], Int64[np.ndarray, "texts"]]:
+    lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+    flat = np.fromiter(chain.from_iterable(ids), dtype=np.int64, count=int(lengths.sum()))
+    return flat, lengths
+
+
+def caller_encode(
+    tokenizer: Any,
+    max_length: int | None,
+) -> Callable[[list[Any]], tuple[Int64[np.ndarray, "ids"], Int64[np.ndarray, "texts"]]]:
+    """Encode by calling a tokenizer, for those that are more than their backend.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        max_length: Tokens to truncate to, or None.
+
+    Returns:
+        A function of texts or pairs; see `PlainTextCounter`.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+
+    def encode(
+        texts: list[Any],
+    ) -> tuple[Int64[np.ndarray, "ids"], Int64[np.ndarray, "texts"]]:
+        paired = bool(texts) and isinstance(texts[0], tuple)
+        sides = [list(side) for side in zip(*texts, strict=True)] if paired else [texts]
+        encoded = tokenizer(*sides, truncation=max_length is not None, max_length=max_length)
+        return _side_by_side(encoded["input_ids"])
+
+    return encode
+
+
+def backend_of(tokenizer: Any, max_length: int | None) -> Backend | None:
+    """Copy the fast tokenizer that does all of a tokenizer's work.
+
+    Args:
+        tokenizer: A transformers tokenizer, or one of `tokenizers`.
+        max_length: Tokens to truncate to, or None.
+
+    Returns:
+        The copy; None for a tokenizer that is slow or does something of its own.
+
+    Raises:
+        DataError: If the special tokens alone are longer than ``max_length``.
+    """
+    inner = tokenizer if isinstance(tokenizer, Tokenizer) else _plain_backend(tokenizer)
+    if inner is None:
+        return None
+    own = _copied(inner)
+    own.encode_special_tokens = getattr(
+        tokenizer, "split_special_tokens", inner.encode_special_tokens
+    )
+    truncation = inner.truncation or {}
+    direction = getattr(tokenizer, "truncation_side", truncation.get("direction", "right"))
+    needed = own.num_special_tokens_to_add(is_pair=False)
+    if max_length is not None and max_length < max(needed, 1):
+        raise DataError(
+            f"`max_length` is {max_length:,}, but the tokenizer adds {needed:,} special tokens to "
+            "every text. Give at least that."
+        )
+    return Backend(own, max_length, direction)
+
+
+def _copied(tokenizer: Tokenizer) -> Tokenizer:
+    """Copy what may be set, without truncation and padding, and share what is only read.
+
+    A deep copy writes and reads JSON, which takes a second for 250,000 tokens; so the parts
+    are put together anew, and the deep copy is for added tokens that get other ids so.
+    """
+    own = Tokenizer(tokenizer.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor"):
+        if getattr(tokenizer, part) is not None:
+            setattr(own, part, getattr(tokenizer, part))
+    added = tokenizer.get_added_tokens_decoder()
+    for _, token in sorted(added.items()):
+        own.add_special_tokens([token]) if token.special else own.add_tokens([token])
+    found = own.get_added_tokens_decoder()
+    if {at: repr(token) for at, token in found.items()} != {
+        at: str(token) for at, token in added.items()
+    }:
+        own = copy.deepcopy(tokenizer)
+        own.no_padding()
+    return own
+
+
+def _plain_backend(tokenizer: Any) -> Tokenizer | None:
+    """Take the backend of a transformers tokenizer whose call does nothing more."""
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    base = getattr(sys.modules.get("transformers"), "PreTrainedTokenizerFast", None)
+    if not isinstance(inner, Tokenizer) or base is None or not isinstance(tokenizer, base):
+        return None
+    calls = ("__call__", "_encode_plus", "_batch_encode_plus", "_call_one")
+    kind = type(tokenizer)
+    own = any(getattr(kind, call, None) is not getattr(base, call, None) for call in calls)
+    return None if own else inner
+
+
+def vocabulary_size(tokenizer: Any) -> int:
+    """Count the tokens that a tokenizer knows.
+
+    Args:
+        tokenizer: A transformers tokenizer, or one of `tokenizers`.
+
+    Returns:
+        Its number of tokens, added ones included.
+    """
+    return tokenizer.get_vocab_size() if isinstance(tokenizer, Tokenizer) else len(tokenizer)
+
+
+def special_token_ids(tokenizer: Any, full_vocab_size: int) -> Int64[np.ndarray, "special"]:
+    """List the ids that models and collators insert by themselves.
+
+    Args:
+        tokenizer: A transformers tokenizer, one of `tokenizers`, or None.
+        full_vocab_size: |V|. Ids beyond it have no row, and are left out.
+
+    Returns:
+        Id 0, which models put in place of what they mask, and the tokenizer's special
+        ids, ascending.
+    """
+    ids = {0}
+    if isinstance(tokenizer, Tokenizer):
+        added = tokenizer.get_added_tokens_decoder()
+        ids.update(token_id for token_id, token in added.items() if token.special)
+    elif tokenizer is not None:
+        ids.update(tokenizer.all_special_ids)
+    inside = [token_id for token_id in ids if 0 <= token_id < full_vocab_size]
+    return np.array(sorted(inside), dtype=np.int64)

@@ -1,0 +1,240 @@
+"""Read files of text as a stream: JSON lines, CSV, TSV, plain lines and Parquet.
+
+No file is held whole in memory, and nothing is cached. Text is UTF-8, with or without a
+byte order mark.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import csv
+
+from subvocab.data.arrow import as_array
+from subvocab.data.parts import BATCH_ROWS, Batch, Part
+from subvocab.errors import DataError
+
+LINES_COLUMN = "text"
+BLOCK_BYTES = 1 << 24
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+FORMATS = {
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".txt": "text",
+    ".parquet": "parquet",
+}
+
+
+def parts_of_path(path: Path, *, file_format: str | None, header: bool) -> Iterator[Part]:
+    """Read a file, or every file of a known kind in a folder.
+
+    Args:
+        path: The file or folder.
+        file_format: One of ``FORMATS``' values; by default as the name ends.
+        header: Whether the first line of a CSV or TSV file names its columns.
+
+    Yields:
+        A part a file, in order of name.
+
+    Raises:
+        DataError: If there is nothing to read, or it cannot be read.
+    """
+    if not path.exists():
+        raise DataError(f"There is no file or folder {path}.")
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file_format or file.suffix in FORMATS)
+        if not files:
+            raise DataError(
+                f"No file in {path} ends in {', '.join(FORMATS)}. Name the files, or their format "
+                "with `file_format`."
+            )
+    for file in files:
+        yield _part_of_file(file, file_format or FORMATS.get(file.suffix.lower()), header=header)
+
+
+def _part_of_file(path: Path, file_format: str | None, *, header: bool) -> Part:
+    """Choose the reader of a file."""
+    openers: dict[str, Callable[[Path], Part]] = {
+        "jsonl": _part_of_json_lines,
+        "csv": partial(_part_of_table, delimiter=",", quote='"', header=header),
+        "tsv": partial(_part_of_table, delimiter="\t", quote=False, header=header),
+        "text": _part_of_lines,
+        "parquet": _part_of_parquet,
+    }
+    if file_format not in openers:
+        named = (
+            f"is of format `{file_format}`" if file_format else "has a name that tells no format"
+        )
+        raise DataError(f"{path} {named}, expected one of {', '.join(openers)}: `file_format`.")
+    return openers[file_format](path)
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be read: {str(error).rstrip('.')}. Is it UTF-8, and in the format that "
+        "its name or `file_format` tells?"
+    )
+
+
+def _part_of_table(path: Path, *, delimiter: str, quote: str | bool, header: bool) -> Part:
+    """Read a CSV or TSV file. Columns without a header are numbered from 1."""
+    parsing = csv.ParseOptions(
+        delimiter=delimiter, quote_char=quote, newlines_in_values=bool(quote)
+    )
+
+    def stream(names: list[str], columns: list[str]) -> Any:
+        return csv.open_csv(
+            path,
+            read_options=csv.ReadOptions(
+                column_names=names,
+                autogenerate_column_names=not (header or names),
+                block_size=BLOCK_BYTES,
+            ),
+            parse_options=parsing,
+            convert_options=csv.ConvertOptions(
+                include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
+            ),
+        )
+
+    def schema() -> pa.Schema:
+        with stream([], []) as reader:
+            found = reader.schema
+        names = found.names if header else [str(n + 1) for n in range(len(found))]
+        return pa.schema(list(zip(names, found.types, strict=True)))
+
+    def read(columns: list[str]) -> Iterator[Batch]:
+        names = [] if header else _guarded(path, schema).names
+        try:
+            with stream(names, columns) as reader:
+                for first, batch in _numbered(reader):
+                    yield Batch(batch, row=first.__add__, amount=float(batch.nbytes))
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise _unreadable(path, error) from error
+
+    return Part(_guarded(path, schema), read, name=str(path), total=float(path.stat().st_size))
+
+
+def _guarded(path: Path, schema: Callable[[], pa.Schema]) -> pa.Schema:
+    """Read the names and types of columns; a file of no bytes has none."""
+    try:
+        return schema() if path.stat().st_size else pa.schema([])
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _part_of_parquet(path: Path) -> Part:
+    """Read a Parquet file."""
+
+    def read(columns: list[str]) -> Iterator[Batch]:
+        with pq.ParquetFile(path) as file:
+            batches = file.iter_batches(batch_size=10 * BATCH_ROWS, columns=columns)
+            for first, batch in _numbered(batches):
+                share = len(batch) / file.metadata.num_rows
+                yield Batch(batch, row=first.__add__, amount=share * path.stat().st_size)
+
+    try:
+        with pq.ParquetFile(path) as file:
+            return Part(file.schema_arrow, read, name=str(path), total=float(path.stat().st_size))
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Give the number of the first row with every batch."""
+    first = 0
+    for batch in batches:
+        yield first, batch
+        first += len(batch)
+
+
+def _part_of_lines(path: Path) -> Part:
+    """Read a plain text file: a row a line."""
+
+    def read(_columns: list[str]) -> Iterator[Batch]:
+        for first, lines, amount in _lines(path):
+            try:
+                texts = [line.removesuffix(b"\n").removesuffix(b"\r").decode() for line in lines]
+            except UnicodeDecodeError as error:
+                raise _unreadable(path, error) from error
+            table = pa.RecordBatch.from_pydict({LINES_COLUMN: texts})
+            yield Batch(table, row=first.__add__, amount=float(amount))
+
+    schema = pa.schema([(LINES_COLUMN, pa.string())])
+    return Part(schema, read, name=str(path), total=float(path.stat().st_size))
+
+
+def _part_of_json_lines(path: Path) -> Part:
+    """Read a file with a JSON object a line; a key that a row lacks is null."""
+
+    def read(columns: list[str]) -> Iterator[Batch]:
+        for first, lines, amount in _lines(path):
+            rows = _objects(path, lines, first)
+            try:
+                arrays = {name: as_array([row.get(name) for row in rows]) for name in columns}
+            except DataError as error:
+                raise DataError(
+                    f"A column among {', '.join(columns)} of {path}, in rows {first:,} to "
+                    f"{first + len(rows) - 1:,}, {error}. Write every row with the same types."
+                ) from error
+            table = pa.RecordBatch.from_pydict(arrays)
+            yield Batch(table, row=first.__add__, amount=float(amount))
+
+    _, lines, _ = next(_lines(path), (0, [], 0))
+    keys: dict[str, pa.DataType] = {}
+    for row in _objects(path, lines, 0):
+        for key, value in row.items():
+            if value is not None:
+                keys.setdefault(key, _json_type(value))
+    return Part(pa.schema(list(keys.items())), read, name=str(path), total=float(path.stat().st_size))
+
+
+def _json_type(value: object) -> pa.DataType:
+    """Tell a column's type by its first value; what is neither text nor list is no matter."""
+    return as_array([value]).type if isinstance(value, str | list) else pa.null()
+
+
+def _objects(path: Path, lines: list[bytes], first: int) -> list[dict[str, Any]]:
+    """Parse lines, each of which is one row."""
+    rows = []
+    for number, line in enumerate(lines, start=first + 1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except ValueError as error:
+            raise DataError(
+                f"Line {number:,} of {path} is no JSON ({error}), expected an object a line. "
+                "`jq -c . FILE` writes one."
+            ) from error
+        if not isinstance(row, dict):
+            raise DataError(
+                f"Line {number:,} of {path} holds a JSON {type(row).__name__}, expected an object "
+                "a line. `jq -c '.[]' FILE` writes a list that way."
+            )
+        rows.append(row)
+    return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[bytes], int]]:
+    """Yield some lines at a time, the number of the first, and their bytes."""
+    first = 0
+    with path.open("rb") as file:
+        _skip_byte_order_mark(file)
+        while lines := list(islice(file, BATCH_ROWS)):
+            yield first, lines, sum(map(len, lines))
+            first += len(lines)
+
+
+def _skip_byte_order_mark(file: BinaryIO) -> None:
+    """Stand behind the mark if there is one, else at the start."""
+    if file.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
+        file.seek(0)

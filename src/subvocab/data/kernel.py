@@ -1,0 +1,32 @@
+"""The loop over token ids, compiled. Import it late: numba takes half a second to load."""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+
+@no_type_check
+def _count_ids(ids, counts, skipped):  # noqa: ANN001, ANN202
+    """Count ids; return the position of the first that is outside, or -1.
+
+    A negative id becomes huge as an unsigned number, so one comparison checks both
+    ends. ``skipped`` is an id outside the vocabulary to pass over; 0 is never outside.
+    """
+    size = np.uint64(counts.size)
+    for position in range(ids.size):
+        token_id = np.uint64(np.int64(ids[position]))
+        if token_id >= size:
+            if ids[position] == skipped:
+                continue
+            return position
+        counts[token_id] += 1
+    return -1
+
+
+try:
+    count_ids = njit(nogil=True, cache=True)(_count_ids)
+except RuntimeError:  # there is no folder to keep compiled code in: compile once a process
+    count_ids = njit(nogil=True)(_count_ids)

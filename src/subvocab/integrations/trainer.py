@@ -1,0 +1,126 @@
+"""The Hugging Face Trainer: nothing but a check that a resumed run goes on with its own rows.
+
+A shrunk model trains under any Trainer as it is. What a Trainer does not notice is an optimizer
+state that belongs to other rows: fused AdamW even writes past the end of a smaller one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from subvocab.errors import VocabularyMismatchError
+from subvocab.model.checkpoint import VOCABULARY_FILE
+from subvocab.model.shrink import partial_embeddings, vocabulary_of
+
+FINGERPRINT = "vocabulary_fingerprint"
+
+
+class VocabularyCallback(TrainerCallback, ExportableState):
+    """Write V′ beside each checkpoint, and refuse to resume one that was made with another.
+
+    Args:
+        model: The shrunk model that is trained; by default the Trainer's, seen when
+            training begins.
+
+    Raises:
+        UnsupportedModelError: If the model is not shrunk.
+
+    Example:
+        ``Trainer(model=model, callbacks=[VocabularyCallback(model)], ...)``
+    """
+
+    # The Trainer makes a callback anew from its state, which has no model in it.
+    def __init__(self, model: torch.nn.Module | None = None) -> None:
+        self.vocabulary = None if model is None else vocabulary_of(model)
+
+    def state(self) -> dict[str, Any]:
+        """Give what the Trainer keeps in ``trainer_state.json``.
+
+        Returns:
+            The fingerprint of V′, once it is known.
+        """
+        fingerprint = None if self.vocabulary is None else self.vocabulary.fingerprint
+        return {"args": {}, "attributes": {FINGERPRINT: fingerprint}}
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002 - the Trainer's signature
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """Write V′ beside the checkpoint that was just saved.
+
+        Args:
+            args: The Trainer's.
+            state: The Trainer's.
+            control: The Trainer's.
+            **kwargs: The Trainer's.
+        """
+        folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        if self.vocabulary is not None and state.is_world_process_zero and folder.is_dir():
+            self.vocabulary.save(folder / VOCABULARY_FILE)
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> None:
+        """Compare what was resumed with the model, before the first step.
+
+        Args:
+            args: The Trainer's.
+            state: The Trainer's, from the checkpoint if one is resumed.
+            control: The Trainer's.
+            **kwargs: The Trainer's: ``model``, and ``optimizer`` with the state from the
+                checkpoint, among others.
+
+        Raises:
+            UnsupportedModelError: If the model is not shrunk.
+            VocabularyMismatchError: If the checkpoint belongs to another V′.
+        """
+        self.vocabulary = vocabulary_of(kwargs["model"])
+        callbacks: Any = state.stateful_callbacks or {}  # a list only while it is being built
+        kept = callbacks.get(type(self).__name__)
+        theirs = kept["attributes"].get(FINGERPRINT) if isinstance(kept, dict) else None
+        ours = self.vocabulary.fingerprint
+        if theirs not in (None, ours):
+            raise VocabularyMismatchError(
+                f"The checkpoint was made with the partial vocabulary {theirs[:12]}, but the model "
+                f"has {ours[:12]}: the optimizer's moments belong to other tokens. Shrink the "
+                f"model with the {VOCABULARY_FILE} that lies in the checkpoint, or start afresh."
+            )
+        check_optimizer_state(kwargs["model"], kwargs["optimizer"])
+
+
+def check_optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer state whose rows are not those of the partial embedding.
+
+    Args:
+        model: A shrunk model.
+        optimizer: Its optimizer, after ``load_state_dict``.
+
+    Raises:
+        VocabularyMismatchError: If a moment of E′ has another shape than E′.
+    """
+    for name, module in partial_embeddings(model).items():
+        for key, moment in optimizer.state.get(module.weight, {}).items():
+            # Adafactor's and 8-bit moments are of other shapes by design; rows still lead.
+            if (
+                isinstance(moment, torch.Tensor)
+                and moment.dim() == module.weight.dim()
+                and moment.shape != module.weight.shape
+            ):
+                raise VocabularyMismatchError(
+                    f"The optimizer's `{key}` for `{name}.weight` has shape {tuple(moment.shape)}, "
+                    f"expected {tuple(module.weight.shape)}: the checkpoint was made with another "
+                    "partial vocabulary. Shrink the model with that one, or start afresh."
+                )

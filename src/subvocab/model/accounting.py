@@ -1,0 +1,136 @@
+"""What a partial vocabulary saves: parameters counted, memory measured."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import psutil
+import torch
+from torch import nn
+
+from subvocab.model.shrink import partial_embeddings, vocabulary_of
+
+SAMPLE_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters of a model with E, and with E′ in its place.
+
+    Attributes:
+        full_vocab_size: |V|.
+        partial_vocab_size: |V′|.
+        embedding_parameters: Of all tables over V, whole (N_emb in the paper).
+        partial_embedding_parameters: Of the same tables with the rows of V′.
+        model_parameters: Of the whole model (N in the paper).
+        partial_model_parameters: Of the shrunk model.
+
+    Source:
+        §5.3 and Table 5 of the paper.
+    """
+
+    full_vocab_size: int
+    partial_vocab_size: int
+    embedding_parameters: int
+    partial_embedding_parameters: int
+    model_parameters: int
+    partial_model_parameters: int
+
+    @property
+    def embedding_reduction(self) -> float:
+        """Share of the embedding parameters that is saved, in [0, 1]."""
+        return 1 - self.partial_embedding_parameters / self.embedding_parameters
+
+    @property
+    def model_reduction(self) -> float:
+        """Share of all parameters that is saved, in [0, 1]."""
+        return 1 - self.partial_model_parameters / self.model_parameters
+
+
+def count_parameters(model: nn.Module) -> ParameterCounts:
+    """Count the parameters of a shrunk model, and those it has when it is whole.
+
+    Args:
+        model: A model from `shrink` or `from_pretrained`.
+
+    Returns:
+        The counts; a tied matrix counts once.
+
+    Raises:
+        UnsupportedModelError: If the model is not shrunk.
+    """
+    vocabulary = vocabulary_of(model)
+    weights = {id(m.weight): m.weight for m in partial_embeddings(model).values()}
+    partial = sum(weight.numel() for weight in weights.values())
+    full = sum(vocabulary.full_vocab_size * weight.shape[1] for weight in weights.values())
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return ParameterCounts(
+        full_vocab_size=vocabulary.full_vocab_size,
+        partial_vocab_size=len(vocabulary),
+        embedding_parameters=full,
+        partial_embedding_parameters=partial,
+        model_parameters=total - partial + full,
+        partial_model_parameters=total,
+    )
+
+
+def private_bytes() -> int:
+    """Measure the memory that is this process's alone.
+
+    Returns:
+        Resident bytes that no file backs (on Linux), so without pages of mapped
+        checkpoints, which the system can drop.
+    """
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
+
+
+class PeakMemory:
+    """Measure the most memory that some work takes, as a context manager.
+
+    On an accelerator: what its allocator gave out at most. On the CPU: private memory
+    (see `private_bytes`) beyond what was held at the start, sampled every 5 ms.
+
+    Args:
+        device: Where the work is done.
+
+    Attributes:
+        peak_bytes: The result, once the block is left.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.peak_bytes = 0
+        self._done = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Self:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            self._start = private_bytes()
+            self._sampler.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.device.type == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_allocated(self.device)
+        else:
+            self._done.set()
+            self._sampler.join()
+
+    def _sample(self) -> None:
+        """Look at the memory until told to stop, once more at the end."""
+        while True:
+            stop = self._done.wait(SAMPLE_SECONDS)
+            self.peak_bytes = max(self.peak_bytes, private_bytes() - self._start)
+            if stop:
+                return

@@ -1,0 +1,219 @@
+"""Compact checkpoints: the learned rows and the body only, made whole again on disk.
+
+Whole checkpoints need nothing from here: a shrunk model's ``state_dict`` and
+``save_pretrained`` give the whole model (see `subvocab.model.embedding`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from subvocab._atomic import replacing
+from subvocab._typing import StrPath
+from subvocab.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, listed
+from subvocab.model.embedding import TOKEN_IDS_KEY
+from subvocab.model.load import local_folder
+from subvocab.model.shrink import partial_embeddings, vocabulary_of
+from subvocab.model.tensors import STORED_DTYPES, TORCH_DTYPES, converted, torch_dtype
+from subvocab.storage import Checkpoint, FullMatrix, expand_checkpoint, read_checkpoint
+from subvocab.vocabulary import PartialVocabulary
+
+VOCABULARY_FILE = "vocabulary.safetensors"
+DESCRIPTION_FILE = "subvocab.json"
+FORMAT_VERSION = 1
+
+
+@contextmanager
+def compact_state_dicts(model: nn.Module) -> Iterator[None]:
+    """Make a shrunk model's state dicts compact for a while: E′ and its token ids, not E.
+
+    Args:
+        model: A model from `shrink` or `from_pretrained`.
+
+    Yields:
+        Nothing; inside, ``state_dict`` and all that is built on it are compact.
+
+    Raises:
+        UnsupportedModelError: If the model is not shrunk.
+    """
+    vocabulary_of(model)  # raises if there is none
+    tables = {module.table for module in partial_embeddings(model).values()}
+    for table in tables:
+        table.compact = True
+    try:
+        yield
+    finally:
+        for table in tables:
+            table.compact = False
+
+
+def compact_state_dict(model: nn.Module) -> dict[str, Any]:
+    """Give the learned rows, their token ids and the body of a shrunk model.
+
+    Args:
+        model: A model from `shrink` or `from_pretrained`.
+
+    Returns:
+        A state dict that ``load_state_dict`` of a model shrunk with the same V′ accepts,
+        and that of any other refuses.
+
+    Raises:
+        UnsupportedModelError: If the model is not shrunk.
+    """
+    with compact_state_dicts(model):
+        return model.state_dict()
+
+
+def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None:
+    """Save only the learned rows and the body of a shrunk model.
+
+    Args:
+        model: A model from `shrink` or `from_pretrained`.
+        folder: Where. Beside the files of ``save_pretrained`` it gets V′
+            (``vocabulary.safetensors``) and what `merge` needs to know of the base
+            (``subvocab.json``).
+        **kwargs: For ``save_pretrained``.
+
+    Raises:
+        UnsupportedModelError: If the model is not shrunk, or has no ``save_pretrained``.
+    """
+    if not hasattr(model, "save_pretrained"):
+        raise UnsupportedModelError(
+            f"`{type(model).__name__}` has no `save_pretrained`, expected a transformers model. "
+            "Save `subvocab.compact_state_dict(model)` with torch instead."
+        )
+    folder = Path(folder)
+    vocabulary = vocabulary_of(model)
+    with compact_state_dicts(model):
+        model.save_pretrained(folder, **kwargs)
+    vocabulary.save(folder / VOCABULARY_FILE)
+    saved = read_checkpoint(folder).tensors
+    tables = {
+        f"{name}.weight": {
+            "dtype": STORED_DTYPES[module.weight.dtype],
+            "base_dtype": module.table.matrix.dtype,
+            "base_fingerprint": module.table.matrix.fingerprint,
+        }
+        for name, module in partial_embeddings(model).items()
+        if f"{name}.weight" in saved  # of tied names one is saved
+    }
+    description = {
+        "format_version": FORMAT_VERSION,
+        "base": model.config.name_or_path,
+        "vocabulary_fingerprint": vocabulary.fingerprint,
+        "tables": tables,
+    }
+    with replacing(folder / DESCRIPTION_FILE) as staged:
+        staged.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def merge(compact: StrPath, *, base: StrPath, out: StrPath) -> Path:
+    """Write a whole model from a compact checkpoint and the model it came from, on disk.
+
+    Args:
+        compact: A folder that `save_compact` wrote.
+        base: The model that was shrunk: a folder, or a name on the Hub. It is only read.
+        out: The folder to write; it must not exist, or be empty.
+
+    Returns:
+        ``out``. It holds the compact checkpoint's files with the matrix whole, and those
+        files of the base that it lacks, such as the tokenizer. Cost: the time to copy
+        the base; memory for the learned rows.
+
+    Raises:
+        CheckpointError: If a checkpoint is missing or damaged, the disk is full, or
+            ``out`` holds something.
+        VocabularyMismatchError: If the base is another model than the one shrunk.
+
+    Source:
+        §4 "After fine-tuning": E[f⁻¹(j)] = E′[j], all other rows as they were.
+    """
+    compact, out = Path(compact), Path(out)
+    description = read_description(compact)
+    vocabulary = PartialVocabulary.load(compact / VOCABULARY_FILE)
+    if vocabulary.fingerprint != description["vocabulary_fingerprint"]:
+        raise VocabularyMismatchError(
+            f"{compact / VOCABULARY_FILE} is not the vocabulary that {DESCRIPTION_FILE} names. "
+            "Save the compact checkpoint anew."
+        )
+    base_folder = local_folder(base)
+    base_checkpoint = read_checkpoint(base_folder)
+    tables = {
+        name: (_base_matrix(base_checkpoint, table, vocabulary), vocabulary)
+        for name, table in description["tables"].items()
+    }
+    token_ids = {n for n in read_checkpoint(compact).tensors if n.endswith(f".{TOKEN_IDS_KEY}")}
+    expand_checkpoint(
+        compact,
+        out,
+        tables,
+        dropped_tensors=token_ids,
+        extra_files_from=base_folder,
+        exclude={VOCABULARY_FILE, DESCRIPTION_FILE},
+    )
+    return out
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read what a compact checkpoint says of itself.
+
+    Args:
+        folder: A folder that `save_compact` wrote.
+
+    Returns:
+        The content of ``subvocab.json``.
+
+    Raises:
+        CheckpointError: If it is no compact checkpoint, or one of a newer format.
+    """
+    path = folder / DESCRIPTION_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} is no compact checkpoint: it has no {DESCRIPTION_FILE}. A whole checkpoint "
+            "needs no merging; a compact one is written by `subvocab.save_compact`."
+        )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        version = description["format_version"]
+        for table in description["tables"].values():
+            known = {table["dtype"], table["base_dtype"]} <= TORCH_DTYPES.keys()
+            if not (known and isinstance(table["base_fingerprint"], str)):
+                raise CheckpointError(f"{path} describes a table as {table}. Save it anew.")
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error!r}). Save the model anew.") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}, expected {FORMAT_VERSION}. "
+            "Use the version of subvocab that wrote it."
+        )
+    return description  # type: ignore[no-any-return]
+
+
+def _base_matrix(
+    base: Checkpoint, table: dict[str, str], vocabulary: PartialVocabulary
+) -> FullMatrix:
+    """Find E in the base by its content, whatever its name there, in the dtype of the rows."""
+    tall = [t for t in base.tensors.values() if t.shape[:1] == (vocabulary.full_vocab_size,)]
+    candidates = [FullMatrix(tensor) for tensor in tall if len(tensor.shape) == 2]  # noqa: PLR2004
+    wanted = table["base_fingerprint"]
+    for matrix in candidates:
+        if matrix.fingerprint == wanted:
+            return converted(matrix, torch_dtype(table["dtype"]))
+    for matrix in candidates:  # the model may have been cast before it was shrunk
+        if matrix.dtype != table["base_dtype"]:
+            cast = converted(matrix, torch_dtype(table["base_dtype"]))
+            if cast.fingerprint == wanted:
+                return converted(cast, torch_dtype(table["dtype"]))
+    names = listed([f"`{tensor.name}`" for tensor in tall]) or "none"
+    raise VocabularyMismatchError(
+        f"No matrix in {base.folder} is the one that was shrunk; of "
+        f"{vocabulary.full_vocab_size:,} rows there: {names}. Give as base the very model that "
+        "training started from."
+    )

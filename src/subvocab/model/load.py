@@ -1,0 +1,268 @@
+"""Load a model with only the rows of V′: the whole matrix is never held in memory.
+
+Transformers does the loading. It is handed a state dict of lazy tensors, of which those with the
+shape of E give the rows of V′, and a model whose matrix has as many rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import safe_open
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from subvocab._typing import StrPath
+from subvocab.errors import CheckpointError
+from subvocab.model.embedding import make_partial
+from subvocab.model.shrink import complete, warn_if_little_is_gained
+from subvocab.model.table import PartialTable
+from subvocab.model.tables import EmbeddingTable, find_tables
+from subvocab.model.tensors import (
+    ROWS_PER_CHUNK,
+    TORCH_DTYPES,
+    read_rows,
+    to_tensor,
+    torch_dtype,
+)
+from subvocab.storage import Checkpoint, FullMatrix, read_checkpoint
+from subvocab.vocabulary import PartialVocabulary
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja"]
+"""What `local_folder` fetches from the Hub: no weights in other formats."""
+
+
+def from_pretrained(
+    auto_class: Any,
+    name_or_path: StrPath,
+    vocabulary: PartialVocabulary,
+    *,
+    dtype: torch.dtype | str = "auto",
+    device: torch.device | str | None = None,
+    tokenizer: object = None,
+    **kwargs: Any,
+) -> Any:
+    """Load a model with only the rows of V′ in its embedding matrix.
+
+    The result is what ``auto_class.from_pretrained`` followed by `shrink` gives, bit for
+    bit, random heads included. Every other row stays on disk: keep the checkpoint there
+    as long as the model is in use.
+
+    Args:
+        auto_class: ``AutoModelForSequenceClassification`` or another class of
+            transformers with ``from_pretrained``; no output head.
+        name_or_path: A folder, or a name on the Hub, with safetensors weights.
+        vocabulary: V′. The special tokens of the model's configuration and its padding
+            token are added to it.
+        dtype: Of the weights; ``"auto"`` takes the one they were saved in, as
+            transformers does.
+        device: Where to put the model; by default the CPU.
+        tokenizer: A tokenizer, or the name of one, for readable error messages. By
+            default the one that lies beside the model, if there is one.
+        **kwargs: For ``auto_class.from_pretrained``, such as ``num_labels`` or
+            ``revision``.
+
+    Returns:
+        The model, in evaluation mode. Cost: private memory for the small model alone.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint, or it is damaged, or lacks the
+            matrix.
+        UnsupportedModelError: If the model has an output head.
+        VocabularyMismatchError: If no embedding matrix has |V| rows.
+    """
+    hub_options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+    folder = local_folder(name_or_path, subfolder=kwargs.pop("subfolder", ""), **hub_options)
+    checkpoint = read_checkpoint(folder)
+    config, kwargs = _read_config(auto_class, folder, kwargs)
+    skeleton = _skeleton(auto_class, config, trust_remote_code=kwargs.get("trust_remote_code"))
+    tables = find_tables(skeleton, vocabulary.full_vocab_size)
+    vocabulary = complete(vocabulary, skeleton, tables)
+    warn_if_little_is_gained(vocabulary)
+
+    with ExitStack() as files:
+        state_dict = _lazy_state_dict(checkpoint, tables, vocabulary, files)
+        model = _partial_class(type(skeleton), tables, len(vocabulary)).from_pretrained(
+            None,
+            config=skeleton.config,
+            state_dict=state_dict,
+            dtype=_resolve_dtype(dtype, config, checkpoint),
+            **kwargs,
+        )
+    model.__class__ = type(skeleton)
+    model.config.name_or_path = str(name_or_path)
+    read = [value for value in state_dict.values() if isinstance(value, LazyRows) and value.read]
+    _attach(model, tables, read, vocabulary, tokenizer or str(folder))
+    return model if device is None else cast("nn.Module", model).to(device)
+
+
+def local_folder(name_or_path: StrPath, *, subfolder: str = "", **hub_options: Any) -> Path:
+    """Find a model's folder on this machine, fetching it from the Hub if need be.
+
+    Args:
+        name_or_path: A folder, or a name on the Hub.
+        subfolder: A folder inside it.
+        **hub_options: For ``huggingface_hub.snapshot_download``.
+
+    Returns:
+        The folder. For a name it lies in the Hub's cache, which is never written to.
+
+    Raises:
+        CheckpointError: If there is neither.
+    """
+    path = Path(name_or_path)
+    if not path.exists():
+        try:
+            path = Path(
+                snapshot_download(str(name_or_path), allow_patterns=MODEL_FILES, **hub_options)
+            )
+        except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"`{name_or_path}` is no folder here, and could not be had from the Hub: {reason} "
+                "Give the path of a model folder, or a name on the Hub."
+            ) from error
+    return path / subfolder
+
+
+class LazyRows:
+    """Stands for a whole matrix in a state dict, and gives the rows of V′ when it is read.
+
+    Args:
+        matrix: E.
+        token_ids: V′.
+
+    Attributes:
+        read: Whether the rows were asked for.
+    """
+
+    def __init__(self, matrix: FullMatrix, token_ids: np.ndarray) -> None:
+        self.matrix = matrix
+        self.token_ids = token_ids
+        self.read = False
+
+    def __getitem__(self, _everything: object) -> torch.Tensor:
+        self.read = True
+        return to_tensor(self.matrix.rows(self.token_ids), self.matrix.dtype)
+
+
+def _read_config(
+    auto_class: Any, folder: Path, kwargs: dict[str, Any]
+) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    """Read a model's configuration, and give the options that were not for it."""
+    if isinstance(config := kwargs.pop("config", None), PreTrainedConfig):
+        return config, kwargs
+    source = getattr(auto_class, "config_class", None) or AutoConfig
+    remote = kwargs.get("trust_remote_code")
+    config, unused = source.from_pretrained(folder, return_unused_kwargs=True, **kwargs)
+    return config, unused if remote is None else {**unused, "trust_remote_code": remote}
+
+
+def _skeleton(
+    auto_class: Any, config: PreTrainedConfig, *, trust_remote_code: bool | None
+) -> PreTrainedModel:
+    """Build the model without memory for its weights, to see what it is made of."""
+    options = {} if trust_remote_code is None else {"trust_remote_code": trust_remote_code}
+    # A random head must come out as in ordinary loading: building twice may draw nothing.
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        if hasattr(auto_class, "from_config"):
+            return auto_class.from_config(config, **options)  # type: ignore[no-any-return]
+        return auto_class(config)  # type: ignore[no-any-return]
+
+
+def _partial_class(
+    model_class: type[PreTrainedModel], tables: list[EmbeddingTable], rows: int
+) -> type[PreTrainedModel]:
+    """Make a class whose instances are born with small matrices; its name is the same."""
+
+    def __init__(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        model_class.__init__(self, *args, **kwargs)
+        for table in tables:
+            like = table.parameter
+            small = nn.Parameter(torch.empty((rows, like.shape[1]), device="meta"))
+            for name in table.owners:
+                self.get_submodule(name).weight = small
+
+    members = {"__init__": __init__, "__module__": model_class.__module__}
+    return type(model_class.__name__, (model_class,), members)
+
+
+def _lazy_state_dict(
+    checkpoint: Checkpoint,
+    tables: list[EmbeddingTable],
+    vocabulary: PartialVocabulary,
+    files: ExitStack,
+) -> Mapping[str, Any]:
+    """Give a checkpoint's tensors unread; those with the shape of a table as its rows."""
+    shapes = {tuple(table.parameter.shape) for table in tables}
+    opened = {path: files.enter_context(safe_open(path, "pt")) for path in checkpoint.files}
+    return {
+        name: LazyRows(FullMatrix(tensor), vocabulary.token_ids)
+        if tensor.shape in shapes
+        else opened[tensor.path].get_slice(name)
+        for name, tensor in checkpoint.tensors.items()
+    }
+
+
+def _resolve_dtype(
+    dtype: torch.dtype | str, config: PreTrainedConfig, checkpoint: Checkpoint
+) -> torch.dtype:
+    """Settle the dtype as transformers does: asked for, configured, or that of the first tensor."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype != "auto":
+        return getattr(torch, dtype)  # type: ignore[no-any-return]
+    if config.dtype is not None:
+        return getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
+    stored = [t.dtype for t in checkpoint.tensors.values() if t.dtype in TORCH_DTYPES]
+    return torch_dtype(stored[0]) if stored else torch.get_default_dtype()
+
+
+def _attach(
+    model: PreTrainedModel,
+    tables: list[EmbeddingTable],
+    read: list[LazyRows],
+    vocabulary: PartialVocabulary,
+    tokenizer: object,
+) -> None:
+    """Make the modules partial, each over the matrix that its rows were read from."""
+    owners = [name for table in tables for name in table.owners]
+    partial_tables: dict[int, PartialTable] = {}
+    for name in owners:
+        module = cast("nn.Embedding", model.get_submodule(name))
+        weight = cast("nn.Parameter", module.weight)
+        if id(weight) not in partial_tables:
+            matrix = _source(weight, read, name)
+            partial_tables[id(weight)] = PartialTable(vocabulary, matrix, tokenizer)
+        make_partial(module, weight, partial_tables[id(weight)])
+
+
+def _source(weight: nn.Parameter, read: list[LazyRows], name: str) -> FullMatrix:
+    """Tell which matrix of the checkpoint a parameter was read from."""
+    for lazy in read:
+        if len(read) == 1 or _gave(lazy, weight):
+            return lazy.matrix
+    raise CheckpointError(
+        f"The checkpoint has no matrix for `{name}`: its rows would be random. Give a checkpoint "
+        "that holds the embedding matrix."
+    )
+
+
+def _gave(lazy: LazyRows, weight: nn.Parameter) -> bool:
+    """Tell whether these rows became that parameter, a part at a time."""
+    parts = range(0, len(weight), ROWS_PER_CHUNK)
+    return all(
+        torch.equal(
+            read_rows(lazy.matrix, lazy.token_ids[i : i + ROWS_PER_CHUNK], like=weight),
+            weight[i : i + ROWS_PER_CHUNK],
+        )
+        for i in parts
+    )

@@ -1,0 +1,196 @@
+"""What the modules over one partial table share: V′, and E where it lies on disk."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from subvocab.errors import OutOfVocabularyError, VocabularyMismatchError, listed
+from subvocab.model.tensors import (
+    converted,
+    read_rows,
+    spilled,
+    tensor_chunks,
+    to_bytes,
+    to_tensor,
+    torch_dtype,
+)
+from subvocab.storage import FullMatrix
+from subvocab.vocabulary import PartialVocabulary
+from subvocab.vocabulary.partial import ABSENT
+
+_weight_of = WeakIdKeyDictionary()
+"""The E′ that a whole tensor was made of. Beside the tensor, which would take it into its file."""
+
+
+class PartialTable:
+    """One embedding table of which only the rows of V′ are in memory.
+
+    Args:
+        vocabulary: V′.
+        matrix: E, for every row outside V′.
+        tokenizer: A tokenizer, or the name of one, that turns ids into text in messages.
+
+    Attributes:
+        compact: Whether state dicts hold E′ rather than the whole matrix; set by
+            `subvocab.model.checkpoint.compact_state_dicts` for a while.
+    """
+
+    def __init__(
+        self, vocabulary: PartialVocabulary, matrix: FullMatrix, tokenizer: object = None
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.matrix = matrix
+        self.tokenizer = tokenizer
+        self.compact = False
+        self._converted = matrix
+
+    def __deepcopy__(self, _memo: object) -> PartialTable:
+        """Share what never changes: a copy of a model needs no copy of V′ or of a tokenizer."""
+        return copy.copy(self)
+
+    def matrix_as(self, dtype: torch.dtype) -> FullMatrix:
+        """Give E in a dtype; a conversion is kept on disk for the next time.
+
+        Args:
+            dtype: The dtype wanted.
+
+        Returns:
+            The matrix.
+        """
+        if torch_dtype(self._converted.dtype) != dtype:
+            self._converted = converted(self.matrix, dtype)
+        return self._converted
+
+    def read_rows(self, token_ids: Tensor, *, like: Tensor) -> Tensor:
+        """Read rows of E that are not in memory.
+
+        Args:
+            token_ids: Ids of V.
+            like: A tensor of the dtype and device wanted.
+
+        Returns:
+            The rows.
+        """
+        return read_rows(self.matrix, token_ids.cpu().numpy(), like=like)
+
+    def whole_tensor(self, weight: Tensor, destination: dict[str, Any] | None = None) -> Tensor:
+        """Give E with the rows of V′ as they are now.
+
+        Unused rows are a private mapping of the file: only changed pages take memory.
+
+        Args:
+            weight: E′.
+            destination: A state dict in the making. If another module has put this table
+                there, the same tensor is given, so that a tie is saved as one tensor.
+
+        Returns:
+            ``(full, dim)`` on the CPU, in the dtype of ``weight``.
+        """
+        for value in (destination or {}).values():
+            if isinstance(value, Tensor) and _weight_of.get(value) is weight:
+                return value
+        matrix = self.matrix_as(weight.dtype)
+        whole = to_tensor(matrix.overlay(self.vocabulary.token_ids, to_bytes(weight)), matrix.dtype)
+        _weight_of[whole] = weight
+        return whole
+
+    def adopt_unused_rows(self, whole: Tensor, *, dtype: torch.dtype) -> None:
+        """Make the unused rows those of a whole matrix that is being loaded.
+
+        Usually they are the same, and nothing happens. If not (another base model, or
+        full training with weight decay), they are put on disk in place of E.
+
+        Args:
+            whole: ``(full, dim)``.
+            dtype: The dtype it is loaded as.
+        """
+        unused = self.vocabulary.lookup == ABSENT
+        for first, mine in tensor_chunks(self.matrix_as(dtype)):
+            theirs = whole[first : first + len(mine)].to(dtype)
+            differs = (to_bytes(theirs) != to_bytes(mine)).any(axis=1)
+            if (differs & unused[first : first + len(mine)]).any():
+                self.matrix = self._converted = spilled(whole.to(dtype))
+                return
+
+    def check_token_ids(self, token_ids: Tensor | None, name: str, shape: tuple[int, ...]) -> None:
+        """Refuse the rows of another vocabulary.
+
+        Args:
+            token_ids: The tokens that the rows being loaded belong to, if known.
+            name: The tensor, for the message.
+            shape: Its shape, for the message.
+
+        Raises:
+            VocabularyMismatchError: If they are not those of V′.
+        """
+        if token_ids is None:
+            expected = (self.matrix.full_vocab_size, self.matrix.embedding_dim)
+            raise VocabularyMismatchError(
+                f"`{name}` has shape {shape}, expected the whole matrix of {expected}, or a "
+                "compact one with its token ids beside it. Load a checkpoint that the whole "
+                "model, or this library, has saved."
+            )
+        theirs = token_ids.cpu().numpy()
+        if not np.array_equal(theirs, self.vocabulary.token_ids):
+            raise VocabularyMismatchError(
+                f"`{name}` holds rows of a partial vocabulary of {len(theirs):,} tokens, but this "
+                f"model has another one of {len(self.vocabulary):,}. Merge the checkpoint with "
+                "`subvocab merge` and load the whole model, or shrink the model with the same "
+                "vocabulary."
+            )
+
+    def out_of_vocabulary_error(self, token_ids: Tensor) -> OutOfVocabularyError:
+        """Say which tokens are missing.
+
+        Args:
+            token_ids: Ids outside V′.
+
+        Returns:
+            The error to raise.
+        """
+        missing = token_ids.unique().tolist()
+        tokens = self._tokens(missing[:5])
+        shown = [f"{i} {token!r}" for i, token in zip(missing, tokens, strict=False)] or missing
+        rest = missing[len(shown) :] if tokens else []
+        return OutOfVocabularyError(
+            f"{len(missing):,} token {'id is' if len(missing) == 1 else 'ids are'} not in the "
+            f"partial vocabulary of {len(self.vocabulary):,}: {listed([*shown, *rest])}. Scan "
+            "every split the model will train on, and what the collator adds.",
+            token_ids=missing,
+        )
+
+    def refuse_gradient(self, token_ids: Tensor) -> Callable[[Tensor], None]:
+        """Make a hook for rows that were read for evaluation, which nothing may train.
+
+        Args:
+            token_ids: Ids outside V′.
+
+        Returns:
+            A hook that raises as soon as a gradient arrives.
+        """
+
+        def refuse(_gradient: Tensor) -> None:
+            raise self.out_of_vocabulary_error(token_ids)
+
+        return refuse
+
+    def _tokens(self, token_ids: list[int]) -> list[str]:
+        """Turn ids into text, or give nothing where no tokenizer is at hand."""
+        tokenizer: Any = self.tokenizer
+        if tokenizer is None:
+            return []
+        try:
+            if isinstance(tokenizer, str):
+                from transformers import AutoTokenizer  # noqa: PLC0415 - only a message needs it
+
+                tokenizer = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+            return list(tokenizer.convert_ids_to_tokens(token_ids))
+        except Exception:  # noqa: BLE001 - whatever fails here, the error to report is another
+            return []

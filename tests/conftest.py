@@ -1,0 +1,61 @@
+"""What all tests share: no network, and the tiny tokenizers."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from tests import tiny_tokenizers
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _closed_network() -> Iterator[None]:
+    """Refuse connections to other machines: a test that needs one must not pass by luck."""
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in LOOPBACK:
+            pytest.fail(f"A test connects to {address}.")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        yield
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Where the real data sets are; skips the test if nowhere."""
+    named = os.environ.get("SUBVOCAB_DATA")
+    if not named:
+        pytest.skip("SUBVOCAB_DATA does not name the folder of real data sets")
+    return Path(named)
+
+
+@pytest.fixture
+def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer as BERT's."""
+    return tiny_tokenizers.as_transformers(tiny_tokenizers.wordpiece())
+
+
+@pytest.fixture
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer as GPT-2's."""
+    return tiny_tokenizers.as_transformers(tiny_tokenizers.byte_level())
+
+
+@pytest.fixture
+def unigram_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer as XLM-RoBERTa's."""
+    return tiny_tokenizers.as_transformers(tiny_tokenizers.unigram())

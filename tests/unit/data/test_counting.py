@@ -1,0 +1,110 @@
+"""Counting is right on any number of threads, and errors name the first offender."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from subvocab.data import counting
+from subvocab.data.counting import Ids, TokenCounter
+from subvocab.errors import DataError
+
+
+def _place(position: int) -> str:
+    return f"position {position}"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint16", "uint64"])
+def test_total_equals_bincount(monkeypatch, threads, dtype):
+    """Cut anywhere and counted by anyone, the sum is the same."""
+    monkeypatch.setattr(counting, "JOB_TOKENS", 50)
+    ids = np.random.default_rng(0).integers(0, 100, 1013).astype(dtype)
+
+    with TokenCounter(100, threads=threads) as counter:
+        counter.add(Ids(ids[:700], _place))
+        counter.add(Ids(ids[700:], _place))
+        total = counter.total()
+
+    assert total.tolist() == np.bincount(ids, minlength=100).tolist()
+
+
+@pytest.mark.parametrize("bad", [-1, 100, -(2**31), 2**31 - 1])
+def test_add_names_the_first_id_outside(monkeypatch, bad):
+    """The error is that of the first offender, though threads find a later one sooner."""
+    monkeypatch.setattr(counting, "JOB_TOKENS", 10)
+    ids = np.zeros(1000, dtype=np.int32)
+    ids[[437, 700]] = bad
+
+    with (
+        pytest.raises(DataError, match=f"Token id {bad:,} at position 437 lies outside"),
+        TokenCounter(100, threads=4) as counter,
+    ):
+        counter.add(Ids(ids, _place))
+        counter.total()
+
+
+def test_labels_pass_over_the_ignored_label_only():
+    """-100 is no token; any other negative id is still an error."""
+    ids = np.array([-100, 3, -100, -1])
+
+    with TokenCounter(10, threads=1) as counter:
+        counter.add(Ids(ids[:3], _place, labels=True))
+        assert counter.total().sum() == 1
+
+    with (
+        TokenCounter(10, threads=1) as counter,
+        pytest.raises(DataError, match="id -1 at position 3"),
+    ):
+        counter.add(Ids(ids, _place, labels=True))
+        counter.total()
+
+
+def test_an_unmarked_label_column_is_told_how_to_mark_it():
+    """-100 elsewhere is an error that names the way out."""
+    with TokenCounter(10, threads=1) as counter, pytest.raises(DataError) as caught:
+        counter.add(Ids(np.array([-100]), _place))
+        counter.total()
+
+    assert str(caught.value) == (
+        "Token id -100 at position 0 lies outside the vocabulary of 10. It marks labels to "
+        "ignore: name the column in `label_columns`."
+    )
+
+
+def test_kernel_works_where_it_cannot_be_kept(tmp_path):
+    """Without a folder for compiled code, the loop is compiled anew and counts as well."""
+    program = (
+        "from numba.core.caching import CacheImpl\n"
+        "CacheImpl._locator_classes = []\n"
+        "import subvocab.data.kernel as kernel, numpy as np\n"
+        "counts = np.zeros(3, dtype=np.int64)\n"
+        "kernel.count_ids(np.array([1, 1, 2]), counts, 0)\n"
+        "print(counts.tolist(), type(kernel.count_ids._cache).__name__)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+
+    assert done.stdout.split("\n")[0] == "[0, 2, 1] NullCache"
+
+
+def test_data_layer_loads_neither_torch_nor_datasets():
+    """Scanning runs on workers that have only NumPy, Arrow and tokenizers loaded."""
+    program = (
+        "import sys, subvocab.data; heavy = {'torch', 'transformers', 'datasets', 'numba'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")}
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+
+    assert done.stdout.strip() == "[]"
