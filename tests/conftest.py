@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
-
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerFast
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, below
 
 from tests import tiny_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -36,7 +35,7 @@ def _closed_network() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """Where the real data sets are; skips the test if nowhere."""
+    """Give the folder of real data sets; skip the test where there is none."""
     named = os.environ.get("SUBVOCAB_DATA")
     if not named:
         pytest.skip("SUBVOCAB_DATA does not name the folder of real data sets")
@@ -45,17 +44,17 @@ def data_folder() -> Path:
 
 @pytest.fixture
 def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer as BERT's."""
+    """Build a tokenizer as BERT's."""
     return tiny_tokenizers.as_transformers(tiny_tokenizers.wordpiece())
 
 
 @pytest.fixture
 def byte_level_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer as GPT-2's."""
+    """Build a tokenizer as GPT-2's."""
     return tiny_tokenizers.as_transformers(tiny_tokenizers.byte_level())
 
 
 @pytest.fixture
 def unigram_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer as XLM-RoBERTa's."""
+    """Build a tokenizer as XLM-RoBERTa's."""
     return tiny_tokenizers.as_transformers(tiny_tokenizers.unigram())

@@ -101,5 +101,7 @@ def as_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
         "<unk>": "unk_token",
         "<|endoftext|>": "eos_token",
     }
-    known = {role: token for token, role in roles.items() if tokenizer.token_to_id(token) is not None}
+    known = {
+        role: token for token, role in roles.items() if tokenizer.token_to_id(token) is not None
+    }
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **known)

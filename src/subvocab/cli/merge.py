@@ -21,5 +21,5 @@ def merge(
     """Make a compact checkpoint whole, on disk."""
     from subvocab.model.checkpoint import merge as merge_checkpoint  # noqa: PLC0415
 
-    merge_checkpoint(checkpoint, base=base, out=out, progress=True)
+    merge_checkpoint(checkpoint, base=base, out=out)
     typer.echo(f"The whole model lies in {out}")

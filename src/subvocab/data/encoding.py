@@ -190,7 +190,7 @@ def _copied(tokenizer: Tokenizer) -> Tokenizer:
         own.add_special_tokens([token]) if token.special else own.add_tokens([token])
     found = own.get_added_tokens_decoder()
     if {at: repr(token) for at, token in found.items()} != {
-        at: str(token) for at, token in added.items()
+        at: repr(token) for at, token in added.items()
     }:
         own = copy.deepcopy(tokenizer)
         own.no_padding()

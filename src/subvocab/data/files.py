@@ -196,7 +196,9 @@ def _part_of_json_lines(path: Path) -> Part:
         for key, value in row.items():
             if value is not None:
                 keys.setdefault(key, _json_type(value))
-    return Part(pa.schema(list(keys.items())), read, name=str(path), total=float(path.stat().st_size))
+    return Part(
+        pa.schema(list(keys.items())), read, name=str(path), total=float(path.stat().st_size)
+    )
 
 
 def _json_type(value: object) -> pa.DataType:

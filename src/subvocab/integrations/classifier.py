@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from sklearn.metrics import accuracy_score, f1_score
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -266,7 +267,7 @@ def _scores(prediction: EvalPrediction) -> dict[str, float]:
 
 def _whole_parameters(model: PreTrainedModel) -> ParameterCounts:
     """Count the parameters of a model that was trained whole: nothing is saved."""
-    matrix = model.get_input_embeddings().weight
+    matrix = cast("nn.Parameter", model.get_input_embeddings().weight)
     total = sum(parameter.numel() for parameter in model.parameters())
     rows = matrix.shape[0]
     return ParameterCounts(rows, rows, matrix.numel(), matrix.numel(), total, total)

@@ -114,13 +114,14 @@ def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None
         staged.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def merge(compact: StrPath, *, base: StrPath, out: StrPath) -> Path:
+def merge(compact: StrPath, *, base: StrPath, out: StrPath, progress: bool = True) -> Path:
     """Write a whole model from a compact checkpoint and the model it came from, on disk.
 
     Args:
         compact: A folder that `save_compact` wrote.
         base: The model that was shrunk: a folder, or a name on the Hub. It is only read.
         out: The folder to write; it must not exist, or be empty.
+        progress: Whether to show a progress bar, on a terminal.
 
     Returns:
         ``out``. It holds the compact checkpoint's files with the matrix whole, and those
@@ -157,6 +158,7 @@ def merge(compact: StrPath, *, base: StrPath, out: StrPath) -> Path:
         dropped_tensors=token_ids,
         extra_files_from=base_folder,
         exclude={VOCABULARY_FILE, DESCRIPTION_FILE},
+        progress=progress,
     )
     return out
 

@@ -191,6 +191,8 @@ class PartialTable:
                 from transformers import AutoTokenizer  # noqa: PLC0415 - only a message needs it
 
                 tokenizer = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
-            return list(tokenizer.convert_ids_to_tokens(token_ids))
+            tokens = list(tokenizer.convert_ids_to_tokens(token_ids))
+            # Where a folder holds no tokenizer, transformers makes up one that knows no token.
+            return tokens if tokenizer.convert_tokens_to_ids(tokens) == token_ids else []
         except Exception:  # noqa: BLE001 - whatever fails here, the error to report is another
             return []

@@ -25,8 +25,8 @@ from subvocab.storage.header import FileIdentity, StoredTensor
 
 # Weights of the same model in another format, or parts of one; they would no longer agree.
 STALE: tuple[str, ...] = (
-    *("*.onnx", "*.onnx_data", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.tflite"),
-    *("consolidated*", "openvino_model*"),
+    *("*.onnx", "*.onnx_data", "*.gguf", "*.h5", "*.msgpack", "*.tflite"),
+    *("consolidated*", "openvino_model*", "rust_model*"),
 )
 # A module's folder may well hold its weights in these, but not the folder of the model.
 STALE_BESIDE_WEIGHTS: tuple[str, ...] = (

@@ -96,6 +96,7 @@ def expand_checkpoint(
     out: StrPath,
     tables: Mapping[str, Table],
     *,
+    dropped_tensors: Collection[str] = (),
     extra_files_from: StrPath | None = None,
     exclude: Collection[str] = (),
     progress: bool = False,
@@ -112,6 +113,8 @@ def expand_checkpoint(
         out: The folder to write. It must not exist, or be empty.
         tables: The full matrix and the partial vocabulary, by the name that the table
             has in the compact checkpoint.
+        dropped_tensors: Names of tensors to leave behind, such as the token ids that
+            stand beside a compact table.
         extra_files_from: A folder to take more files from, where the compact one has none
             of that name: the config and tokenizer of the base model. No weights of it.
         exclude: Names of files to leave behind, relative to their folder.
@@ -132,10 +135,11 @@ def expand_checkpoint(
     for name, table in tables.items():
         _check_table(checkpoint.find_tensor(name), *table)
     plans: Plans = {
-        _place(checkpoint, file): _expanded(file, checkpoint, tables) for file in checkpoint.files
+        _place(checkpoint, file): _expanded(file, checkpoint, tables, dropped_tensors)
+        for file in checkpoint.files
     }
     if checkpoint.index_file:
-        plans[PurePosixPath(INDEX_NAME)] = _expanded_index(checkpoint, tables)
+        plans[PurePosixPath(INDEX_NAME)] = _expanded_index(checkpoint, tables, dropped_tensors)
     if folder:
         plans = companions(folder, exclude=exclude) | plans
     if extra_files_from is not None:
@@ -191,23 +195,24 @@ def _check_table(tensor: StoredTensor, matrix: FullMatrix, vocabulary: PartialVo
         )
 
 
-def _expanded(file: Path, checkpoint: Checkpoint, tables: Mapping[str, Table]) -> FilePlan:
-    """Plan a file anew with the tables in it expanded."""
-    own = {name for name in tables if checkpoint.tensors[name].path == file}
-    if not own:
-        return copy_of(file)
+def _expanded(
+    file: Path, checkpoint: Checkpoint, tables: Mapping[str, Table], dropped: Collection[str]
+) -> FilePlan:
+    """Plan a file anew with the tables in it expanded, and without what is dropped."""
     header = read_header(file)
+    own = {name for name in tables if checkpoint.tensors[name].path == file}
+    kept = [tensor for name, tensor in header.tensors.items() if name not in dropped]
+    if not own and len(kept) == len(header.tensors):
+        return copy_of(file)
     begins: dict[str, int] = {}
     pieces: list[StoredTensor] = []
     position = 0
-    for tensor in sorted(
-        header.tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)
-    ):
+    for tensor in sorted(kept, key=lambda tensor: (tensor.offset, tensor.nbytes)):
         begins[tensor.name] = position
         pieces.append(tables[tensor.name][0].tensor if tensor.name in own else tensor)
         position += pieces[-1].nbytes
     new = dict(zip(begins, pieces, strict=True))
-    entries = {name: (new[name].dtype, new[name].shape, begins[name]) for name in header.tensors}
+    entries = {t.name: (new[t.name].dtype, new[t.name].shape, begins[t.name]) for t in kept}
     head = encode_header(entries, header.metadata)
     patches = (
         Patch(
@@ -221,13 +226,18 @@ def _expanded(file: Path, checkpoint: Checkpoint, tables: Mapping[str, Table]) -
     return FilePlan(file, head, tuple(pieces), tuple(patches))
 
 
-def _expanded_index(checkpoint: Checkpoint, tables: Mapping[str, Table]) -> FilePlan:
-    """Plan the index anew: the same map, the sums of the expanded tables."""
+def _expanded_index(
+    checkpoint: Checkpoint, tables: Mapping[str, Table], dropped: Collection[str]
+) -> FilePlan:
+    """Plan the index anew: the same map without what is dropped, and the sums as they are now."""
     assert checkpoint.index_file is not None  # noqa: S101  asked for sharded checkpoints only
     index = read_index(checkpoint.index_file)
     grown = [(checkpoint.tensors[name], matrix.tensor) for name, (matrix, _) in tables.items()]
-    _add(index, "total_size", sum(new.nbytes - old.nbytes for old, new in grown))
-    _add(index, "total_parameters", sum(prod(new.shape) - prod(old.shape) for old, new in grown))
+    gone = [checkpoint.tensors[name] for name in dropped if index["weight_map"].pop(name, None)]
+    size = sum(new.nbytes - old.nbytes for old, new in grown) - sum(old.nbytes for old in gone)
+    count = sum(prod(new.shape) - prod(old.shape) for old, new in grown)
+    _add(index, "total_size", size)
+    _add(index, "total_parameters", count - sum(prod(old.shape) for old in gone))
     content = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
     return FilePlan(checkpoint.index_file, content.encode())
 

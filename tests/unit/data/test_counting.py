@@ -19,9 +19,16 @@ def _place(position: int) -> str:
     return f"position {position}"
 
 
+def _count(ids: np.ndarray, *, size: int, threads: int = 1, labels: bool = False) -> list[int]:
+    with TokenCounter(size, threads=threads) as counter:
+        counter.add(Ids(ids, _place, labels=labels))
+        counts: list[int] = counter.total().tolist()
+    return counts
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint16", "uint64"])
-def test_total_equals_bincount(monkeypatch, threads, dtype):
+def test_total_equals_bincount(monkeypatch: pytest.MonkeyPatch, threads: int, dtype: str) -> None:
     """Cut anywhere and counted by anyone, the sum is the same."""
     monkeypatch.setattr(counting, "JOB_TOKENS", 50)
     ids = np.random.default_rng(0).integers(0, 100, 1013).astype(dtype)
@@ -35,41 +42,29 @@ def test_total_equals_bincount(monkeypatch, threads, dtype):
 
 
 @pytest.mark.parametrize("bad", [-1, 100, -(2**31), 2**31 - 1])
-def test_add_names_the_first_id_outside(monkeypatch, bad):
+def test_add_names_the_first_id_outside(monkeypatch: pytest.MonkeyPatch, bad: int) -> None:
     """The error is that of the first offender, though threads find a later one sooner."""
     monkeypatch.setattr(counting, "JOB_TOKENS", 10)
     ids = np.zeros(1000, dtype=np.int32)
     ids[[437, 700]] = bad
 
-    with (
-        pytest.raises(DataError, match=f"Token id {bad:,} at position 437 lies outside"),
-        TokenCounter(100, threads=4) as counter,
-    ):
-        counter.add(Ids(ids, _place))
-        counter.total()
+    with pytest.raises(DataError, match=f"Token id {bad:,} at position 437 lies outside"):
+        _count(ids, size=100, threads=4)
 
 
-def test_labels_pass_over_the_ignored_label_only():
+def test_labels_pass_over_the_ignored_label_only() -> None:
     """-100 is no token; any other negative id is still an error."""
     ids = np.array([-100, 3, -100, -1])
 
-    with TokenCounter(10, threads=1) as counter:
-        counter.add(Ids(ids[:3], _place, labels=True))
-        assert counter.total().sum() == 1
-
-    with (
-        TokenCounter(10, threads=1) as counter,
-        pytest.raises(DataError, match="id -1 at position 3"),
-    ):
-        counter.add(Ids(ids, _place, labels=True))
-        counter.total()
+    assert _count(ids[:3], size=10, labels=True) == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    with pytest.raises(DataError, match="id -1 at position 3"):
+        _count(ids, size=10, labels=True)
 
 
-def test_an_unmarked_label_column_is_told_how_to_mark_it():
+def test_an_unmarked_label_column_is_told_how_to_mark_it() -> None:
     """-100 elsewhere is an error that names the way out."""
-    with TokenCounter(10, threads=1) as counter, pytest.raises(DataError) as caught:
-        counter.add(Ids(np.array([-100]), _place))
-        counter.total()
+    with pytest.raises(DataError) as caught:
+        _count(np.array([-100]), size=10)
 
     assert str(caught.value) == (
         "Token id -100 at position 0 lies outside the vocabulary of 10. It marks labels to "
@@ -77,7 +72,7 @@ def test_an_unmarked_label_column_is_told_how_to_mark_it():
     )
 
 
-def test_kernel_works_where_it_cannot_be_kept(tmp_path):
+def test_kernel_works_where_it_cannot_be_kept(tmp_path: Path) -> None:
     """Without a folder for compiled code, the loop is compiled anew and counts as well."""
     program = (
         "from numba.core.caching import CacheImpl\n"
@@ -95,7 +90,7 @@ def test_kernel_works_where_it_cannot_be_kept(tmp_path):
     assert done.stdout.split("\n")[0] == "[0, 2, 1] NullCache"
 
 
-def test_data_layer_loads_neither_torch_nor_datasets():
+def test_data_layer_loads_neither_torch_nor_datasets() -> None:
     """Scanning runs on workers that have only NumPy, Arrow and tokenizers loaded."""
     program = (
         "import sys, subvocab.data; heavy = {'torch', 'transformers', 'datasets', 'numba'}\n"

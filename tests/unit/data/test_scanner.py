@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from transformers import BatchEncoding
+from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from subvocab.data import scan
 from subvocab.errors import DataError
+from subvocab.vocabulary import TokenCounts
 
 ROWS = [[5, 1, 1], [7], [], [9, 5]]
 COUNTS = {1: 2, 5: 2, 7: 1, 9: 1}
@@ -20,11 +24,11 @@ SIZE = 12
 TEXTS = ["the cat sat", "on the  mat", "", "naïve 日本語 dog"]
 
 
-def _seen(counts):
+def _seen(counts: TokenCounts) -> dict[int, int]:
     return {int(at): int(counts.counts[at]) for at in np.flatnonzero(counts.counts)}
 
 
-SOURCES = {
+SOURCES: dict[str, Callable[[], Any]] = {
     "lists": lambda: ROWS,
     "tuples": lambda: tuple(map(tuple, ROWS)),
     "generator": lambda: (row for row in ROWS),
@@ -32,7 +36,7 @@ SOURCES = {
     "tensors": lambda: [torch.tensor(row, dtype=torch.int64) for row in ROWS],
     "null_rows": lambda: [None, *ROWS, None],
     "nested": lambda: [[row, row[:0]] for row in ROWS],
-    "flat": lambda: sum(ROWS, []),
+    "flat": lambda: [token_id for row in ROWS for token_id in row],
     "array": lambda: np.array([[5, 1, 1], [7, 9, 5]]),
     "tensor": lambda: torch.tensor([[5, 1, 1], [7, 9, 5]]),
     "rows": lambda: [{"input_ids": row, "label": 11} for row in ROWS],
@@ -55,7 +59,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_scan_counts_ids_of_any_source(kind):
+def test_scan_counts_ids_of_any_source(kind: str) -> None:
     """However ids are kept, the counts are the same."""
     counts = scan(SOURCES[kind](), full_vocab_size=SIZE)
 
@@ -65,12 +69,12 @@ def test_scan_counts_ids_of_any_source(kind):
 
 
 @pytest.mark.parametrize("source", [[], {}, pa.table({"input_ids": pa.array([], pa.null())})])
-def test_scan_of_nothing_counts_nothing(source):
+def test_scan_of_nothing_counts_nothing(source: Any) -> None:
     """An empty source has no columns to miss."""
     assert scan(source, full_vocab_size=SIZE).total_tokens == 0
 
 
-def test_scan_counts_labels_only_when_named():
+def test_scan_counts_labels_only_when_named() -> None:
     """Class labels are no tokens; a language model's labels are, save -100."""
     table = {"input_ids": [[1, 2]], "labels": [[-100, 3]]}
 
@@ -81,7 +85,7 @@ def test_scan_counts_labels_only_when_named():
         scan(table, full_vocab_size=SIZE, columns=["input_ids", "labels"])
 
 
-def test_scan_names_split_column_and_row_of_an_id_outside():
+def test_scan_names_split_column_and_row_of_an_id_outside() -> None:
     """Whoever must repair the data is told where."""
     source = datasets.DatasetDict(
         train=datasets.Dataset.from_dict({"input_ids": [[1], [2]]}),
@@ -98,13 +102,13 @@ def test_scan_names_split_column_and_row_of_an_id_outside():
     )
 
 
-def test_scan_names_the_row_of_a_plain_sequence():
+def test_scan_names_the_row_of_a_plain_sequence() -> None:
     """Without columns the row is enough, also beyond the first batch."""
     with pytest.raises(DataError, match="Token id -1 at row 2,500 lies"):
         scan([[1]] * 2500 + [[-1]], full_vocab_size=SIZE)
 
 
-def test_scan_honours_views_and_leaves_format_alone():
+def test_scan_honours_views_and_leaves_format_alone() -> None:
     """Selected, repeated and shuffled rows count as shown; nothing of the dataset changes."""
     whole = datasets.Dataset.from_dict({"input_ids": [[i, i + 1] for i in range(10)]})
     whole = datasets.concatenate_datasets([whole, whole]).with_format("torch")
@@ -123,7 +127,7 @@ def test_scan_honours_views_and_leaves_format_alone():
     assert whole.cache_files == []
 
 
-def test_scan_names_the_row_of_a_view():
+def test_scan_names_the_row_of_a_view() -> None:
     """The row is that of the view the caller has, not of the table beneath."""
     whole = datasets.Dataset.from_dict({"input_ids": [[i] for i in range(20)]})
 
@@ -131,7 +135,7 @@ def test_scan_names_the_row_of_a_view():
         scan(whole.select([4, 4, 15, 1]), full_vocab_size=SIZE)
 
 
-def test_scan_sees_through_a_transform():
+def test_scan_sees_through_a_transform() -> None:
     """What a transform makes of a row is what the model will read."""
     whole = datasets.Dataset.from_dict({"raw": [1, 2]})
     whole.set_transform(lambda batch: {"input_ids": [[i, 7] for i in batch["raw"]]})
@@ -139,16 +143,18 @@ def test_scan_sees_through_a_transform():
     assert _seen(scan(whole, full_vocab_size=SIZE)) == {1: 1, 2: 1, 7: 2}
 
 
-def test_scan_reads_two_dimensional_features():
+def test_scan_reads_two_dimensional_features() -> None:
     """The extension type of `Array2D` holds ids like any nested list."""
     features = datasets.Features(input_ids=datasets.Array2D((2, 2), "int32"))
-    whole = datasets.Dataset.from_dict({"input_ids": [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]}, features)
+    whole = datasets.Dataset.from_dict(
+        {"input_ids": [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]}, features
+    )
 
     assert scan(whole, full_vocab_size=SIZE).total_tokens == 8
     assert _seen(scan(whole.select([1, 1]), full_vocab_size=SIZE)) == {5: 2, 6: 2, 7: 2, 8: 2}
 
 
-def test_scan_writes_no_cache(tmp_path):
+def test_scan_writes_no_cache(tmp_path: Path) -> None:
     """A dataset on disk is mapped, and nothing is written beside it."""
     datasets.Dataset.from_dict({"input_ids": ROWS}).save_to_disk(tmp_path / "saved")
     before = sorted(path.name for path in (tmp_path / "saved").iterdir())
@@ -162,7 +168,9 @@ def test_scan_writes_no_cache(tmp_path):
 @pytest.mark.parametrize("family", ["wordpiece", "byte_level", "unigram"])
 @pytest.mark.parametrize("max_length", [None, 6])
 @pytest.mark.parametrize("paired", [False, True])
-def test_scan_encodes_as_the_tokenizer_does(request, family, max_length, paired):
+def test_scan_encodes_as_the_tokenizer_does(
+    request: pytest.FixtureRequest, family: str, *, max_length: int | None, paired: bool
+) -> None:
     """Special tokens and truncation are those of the tokenizer's own call."""
     tokenizer = request.getfixturevalue(f"{family}_tokenizer")
     columns = ["one", "two"] if paired else ["one"]
@@ -178,7 +186,7 @@ def test_scan_encodes_as_the_tokenizer_does(request, family, max_length, paired)
     assert set(tokenizer.all_special_ids) <= set(counts.special_token_ids.tolist())
 
 
-def test_scan_leaves_the_tokenizer_alone(wordpiece_tokenizer):
+def test_scan_leaves_the_tokenizer_alone(wordpiece_tokenizer: PreTrainedTokenizerFast) -> None:
     """A caller's truncation and padding are not touched, and do not count."""
     backend = wordpiece_tokenizer.backend_tokenizer
     backend.enable_truncation(4)
@@ -192,19 +200,20 @@ def test_scan_leaves_the_tokenizer_alone(wordpiece_tokenizer):
     assert counts.counts[wordpiece_tokenizer.pad_token_id] == 0
 
 
-def test_scan_calls_a_tokenizer_that_is_not_fast():
+def test_scan_calls_a_tokenizer_that_is_not_fast() -> None:
     """A tokenizer without a backend is called as training would call it."""
 
     class Slow:
         all_special_ids = (0, 4, 99)
 
-        def __len__(self):
+        def __len__(self) -> int:
             return SIZE
 
-        def __call__(self, texts, pairs=None, *, truncation, max_length):
-            joined = texts if pairs is None else [a + b for a, b in zip(texts, pairs, strict=True)]
+        def __call__(
+            self, texts: list[str], *, truncation: bool, max_length: int | None
+        ) -> dict[str, list[list[int]]]:
             stop = max_length if truncation else None
-            return {"input_ids": [list(map(int, text))[:stop] for text in joined]}
+            return {"input_ids": [list(map(int, text))[:stop] for text in texts]}
 
     counts = scan({"text": ["123", "45"]}, tokenizer=Slow(), max_length=2)
 
@@ -212,14 +221,14 @@ def test_scan_calls_a_tokenizer_that_is_not_fast():
     assert counts.special_token_ids.tolist() == [0, 4]
 
 
-def test_scan_names_the_text_whose_id_has_no_row(wordpiece_tokenizer):
+def test_scan_names_the_text_whose_id_has_no_row(
+    wordpiece_tokenizer: PreTrainedTokenizerFast,
+) -> None:
     """A matrix smaller than the tokenizer's vocabulary fails on the first text that shows it."""
     cat = wordpiece_tokenizer("cat", add_special_tokens=False)["input_ids"]
 
     with pytest.raises(DataError, match=rf"id {max(cat)} at column `text`, row 1 lies outside"):
-        scan(
-            {"text": [".", "cat", "cat"]}, tokenizer=wordpiece_tokenizer, full_vocab_size=max(cat)
-        )
+        scan({"text": [".", "cat", "cat"]}, tokenizer=wordpiece_tokenizer, full_vocab_size=max(cat))
 
 
 @pytest.mark.parametrize(
@@ -229,14 +238,24 @@ def test_scan_names_the_text_whose_id_has_no_row(wordpiece_tokenizer):
         ([[1]], {"full_vocab_size": 0}, "`full_vocab_size` is 0, expected one or more"),
         (3, {"full_vocab_size": 5}, "A `int` cannot be scanned"),
         ([[0.5]], {"full_vocab_size": 5}, "Column `token ids` holds `list<item: double>`"),
-        ({"a": [[1]]}, {"full_vocab_size": 5}, "has no column input_ids or decoder_input_ids; name"),
+        (
+            {"a": [[1]]},
+            {"full_vocab_size": 5},
+            "has no column input_ids or decoder_input_ids; name",
+        ),
         ({"a": ["x"]}, {"full_vocab_size": 5}, "it has texts, which need a `tokenizer`"),
-        ({"a": [[1]]}, {"full_vocab_size": 5, "columns": "b"}, "has no column `b`. Its columns: `a`"),
+        (
+            {"a": [[1]]},
+            {"full_vocab_size": 5, "columns": "b"},
+            "has no column `b`. Its columns: `a`",
+        ),
         (["x"], {"full_vocab_size": 5, "text_columns": "a"}, "but no tokenizer"),
         ([[1], 2], {"full_vocab_size": 5}, "Column `token ids` holds rows of no one type"),
     ],
 )
-def test_scan_refuses_with_reason_and_way_out(source, options, message):
+def test_scan_refuses_with_reason_and_way_out(
+    source: Any, options: dict[str, Any], message: str
+) -> None:
     """Each error says what is, what was expected, and what to do."""
     with pytest.raises(DataError) as caught:
         scan(source, **options)
@@ -252,15 +271,17 @@ def test_scan_refuses_with_reason_and_way_out(source, options, message):
         ({"a": ["x"]}, {"text_columns": "a", "columns": "b"}, "were both named"),
         ({"a": ["x"]}, {"text_columns": ["a", "b", "c"]}, "3 text columns were named"),
         ({"a": ["x"]}, {"max_length": 1}, "`max_length` is 1, but the tokenizer adds 2"),
-        (["pyproject.toml"], {}, "The first text, pyproject.toml, names a file"),
+        ([__file__], {}, f"The first text, {__file__}, names a file"),
     ],
 )
 def test_scan_of_texts_refuses_with_reason_and_way_out(
-    wordpiece_tokenizer, monkeypatch, source, options, message, request
-):
+    wordpiece_tokenizer: PreTrainedTokenizerFast,
+    *,
+    source: Any,
+    options: dict[str, Any],
+    message: str,
+) -> None:
     """Each error about texts says what to do, too."""
-    monkeypatch.chdir(request.config.rootpath)
-
     with pytest.raises(DataError) as caught:
         scan(source, tokenizer=wordpiece_tokenizer, **options)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.models import CONFIGS, FULL_VOCAB_SIZE, random_batch, tiny_model
+from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of, unused_ids
 from torch import nn
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
@@ -18,8 +20,6 @@ from subvocab.model.embedding import make_partial, partial_class
 from subvocab.model.shrink import partial_embeddings
 from subvocab.model.table import PartialTable
 from subvocab.model.tensors import spilled
-from tests.models import CONFIGS, FULL_VOCAB_SIZE, random_batch, tiny_model
-from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of, unused_ids
 
 VOCABULARY = drawn_vocabulary()
 UNUSED = unused_ids(VOCABULARY)
@@ -150,7 +150,7 @@ def test_backward_through_a_row_from_disk_is_refused() -> None:
 
     output = partial(torch.tensor([seen, unseen]))
 
-    with pytest.raises(OutOfVocabularyError, match="^1 token id is not in the partial") as caught:
+    with pytest.raises(OutOfVocabularyError, match=r"^1 token id is not in the partial") as caught:
         output.sum().backward()
     assert caught.value.token_ids == (unseen,)
 
@@ -536,5 +536,5 @@ def test_compile_refuses_unseen_ids(*, training: bool) -> None:
     compiled(seen)
 
     for unseen in (int(UNUSED[5]), -1, FULL_VOCAB_SIZE):
-        with pytest.raises(OutOfVocabularyError, match="token id|Token ids"):
+        with pytest.raises(OutOfVocabularyError, match=r"token id|Token ids"):
             compiled(torch.cat([seen[:3], torch.tensor([unseen])]))

@@ -25,6 +25,18 @@ class Words:
         """Name tokens."""
         return [f"▁word{i}" for i in token_ids]
 
+    def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]:
+        """Undo that."""
+        return [int(token.removeprefix("▁word")) for token in tokens]
+
+
+class Empty(Words):
+    """A tokenizer that knows no word."""
+
+    def convert_ids_to_tokens(self, token_ids: list[int]) -> list[str]:
+        """Name nothing."""
+        return ["▁word1" for _ in token_ids]
+
 
 class Broken:
     """A tokenizer of another library."""
@@ -100,9 +112,12 @@ def test_adopt_unused_rows_compares_bits() -> None:
         (
             Words(),
             [0, 2, 5, 6, 7, 8, 9],
-            "7 token ids are not in the partial vocabulary of 3: 0 '▁word0', 2 '▁word2', "
-            "5 '▁word5', 6 '▁word6', 7 '▁word7' and 2 more.",
+            (
+                "7 token ids are not in the partial vocabulary of 3: 0 '▁word0', 2 '▁word2', "
+                "5 '▁word5', 6 '▁word6', 7 '▁word7' and 2 more."
+            ),
         ),
+        (Empty(), [5], "1 token id is not in the partial vocabulary of 3: 5."),
         (Broken(), [5], "1 token id is not in the partial vocabulary of 3: 5."),
         (object(), [5], "1 token id is not in the partial vocabulary of 3: 5."),
         ("/no/such/tokenizer", [5], "1 token id is not in the partial vocabulary of 3: 5."),

@@ -134,7 +134,7 @@ def test_merge_rows_leaves_stale_weights_behind(base: Path, tmp_path: Path) -> N
         (base / name / "more").write_text("skipped")
     for name in (
         *("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "q4.gguf"),
-        *("flax_model.msgpack", "model.fp16.safetensors", INDEX, "optimizer.pt", "rust_model.ot"),
+        *("flax_model.msgpack", "model.fp16.safetensors", INDEX, "optimizer.pt", "rust_model.bin"),
     ):
         (base / name).write_text("stale")
 
@@ -652,3 +652,33 @@ def test_expand_checkpoint_refuses_a_table_that_is_absent(
     """The names that exist are listed."""
     with pytest.raises(CheckpointError, match=r"`wte` is not among the 2 tensors of .*: body, e"):
         expand_checkpoint(compact, tmp_path / "out", {"wte": (matrix, VOCABULARY)})
+
+
+def test_expand_checkpoint_leaves_dropped_tensors_behind(
+    compact: Path, matrix: FullMatrix, tmp_path: Path
+) -> None:
+    """Token ids that stand beside a compact table are no part of a whole model."""
+    expand_checkpoint(
+        compact, tmp_path / "out", {"e": (matrix, VOCABULARY)}, dropped_tensors={"body"}
+    )
+
+    whole = load_file(tmp_path / "out" / "model.safetensors")
+    assert list(whole) == ["e"]
+    assert np.array_equal(whole["e"], merged())
+
+
+def test_expand_checkpoint_drops_tensors_from_the_index(
+    compact: Path, matrix: FullMatrix, tmp_path: Path
+) -> None:
+    """Neither the map nor the sums mention them any more."""
+    shard(compact, {"e": LEARNED}, {"body": BODY, "more": BODY})
+
+    expand_checkpoint(
+        compact, tmp_path / "out", {"e": (matrix, VOCABULARY)}, dropped_tensors={"body"}
+    )
+
+    index = json.loads((tmp_path / "out" / INDEX).read_text())
+    assert set(index["weight_map"]) == {"e", "more"}
+    assert index["metadata"]["total_size"] == FULL.nbytes + BODY.nbytes
+    assert index["metadata"]["total_parameters"] == FULL.size + BODY.size
+    assert set(read_checkpoint(tmp_path / "out").tensors) == {"e", "more"}

@@ -1,0 +1,1 @@
+"""Measurements of speed and memory: ratios taken in one run, printed by `make bench`."""

@@ -1,0 +1,207 @@
+"""How fast are token ids counted, and texts? Ratios are measured within one run.
+
+Ids: a memory-mapped dataset of int32 against `Dataset.map` with `np.bincount` a batch (the way
+of the paper's own code) and against `np.sum` over the same buffers. Texts: against the bare
+tokenizer's `encode_batch`, which only encodes and counts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from subvocab.data import scan
+
+TOKENS = 100_000_000
+ROW_TOKENS = 128
+FULL_VOCAB_SIZE = 250_000
+MAPPED_ROWS = 20_000
+REPEATS = 3
+MUST_MTOK = 780.0
+MUST_TEXT_RATIO = 1.15
+
+
+def _seconds(work: Callable[[], object], *, repeats: int = REPEATS) -> float:
+    """Take the best time of a few, which is the one that least else disturbed."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _ids(kind: str) -> np.ndarray:
+    """Draw ids, each alike or by Zipf's law over shuffled ranks."""
+    generator = np.random.default_rng(0)
+    if kind == "uniform":
+        return generator.integers(0, FULL_VOCAB_SIZE, TOKENS, dtype=np.int32)
+    weights = 1 / np.arange(1, FULL_VOCAB_SIZE + 1)
+    draws = generator.random(TOKENS // 10)
+    ranks = np.searchsorted(np.cumsum(weights / weights.sum()), draws).clip(0, FULL_VOCAB_SIZE - 1)
+    return np.tile(generator.permutation(FULL_VOCAB_SIZE).astype(np.int32)[ranks], 10)
+
+
+def _mapped_dataset(kind: str, folder: Path) -> datasets.Dataset:
+    """Write rows as `datasets` does, a thousand a record batch, and map them."""
+    ids = _ids(kind)
+    path = folder / f"{kind}.arrow"
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(ids), ROW_TOKENS).cast(pa.list_(pa.int32()))
+    table = pa.table({"input_ids": rows})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1000)
+    return datasets.Dataset.from_file(str(path))
+
+
+def _map_seconds(dataset: datasets.Dataset, folder: Path) -> float:
+    """Time the paper's way: one row of |V| counts a batch, written to the cache and added up."""
+
+    def count(batch: dict[str, Any]) -> dict[str, Any]:
+        flat = np.concatenate(batch["input_ids"])
+        return {"counts": [np.bincount(flat, minlength=FULL_VOCAB_SIZE)]}
+
+    def work() -> None:
+        counted = dataset.with_format("numpy").map(
+            count,
+            batched=True,
+            remove_columns=dataset.column_names,
+            cache_file_name=str(folder / "counts.arrow"),
+            load_from_cache_file=False,
+        )
+        sum(row["counts"] for row in counted)
+
+    datasets.disable_progress_bars()
+    return _seconds(work, repeats=1)
+
+
+def _result(
+    question: str, value: float, unit: str, *, must: float, aim: float, conditions: str
+) -> dict[str, Any]:
+    """State one figure and whether it is good enough; times are better lower, rates higher."""
+    passed = value <= must if unit == "ratio of times" else value >= must
+    return {
+        "question": question,
+        "value": round(value, 3),
+        "unit": unit,
+        "must": must,
+        "aim": aim,
+        "passed": passed,
+        "conditions": conditions,
+    }
+
+
+def _id_results(folder: Path) -> Iterator[dict[str, Any]]:
+    conditions = f"{TOKENS:,} int32 ids, rows of {ROW_TOKENS}, |V| {FULL_VOCAB_SIZE:,}, mapped"
+    for kind in ("uniform", "zipf"):
+        dataset = _mapped_dataset(kind, folder)
+        chunks = dataset.data.table.column("input_ids").chunks
+        buffers = [chunk.flatten().to_numpy() for chunk in chunks]
+        scan(dataset.select(range(1000)), full_vocab_size=FULL_VOCAB_SIZE)  # compiles the loop
+        ours = _seconds(lambda d=dataset: scan(d, full_vocab_size=FULL_VOCAB_SIZE))
+        floor = _seconds(lambda b=buffers: [buffer.sum() for buffer in b])
+        rate = TOKENS / ours / 1e6
+        where = f"{conditions}, {kind} ids, {os.cpu_count()} cores"
+        yield _result(
+            f"ids: rate, {kind}",
+            rate,
+            "Mtok/s",
+            must=MUST_MTOK,
+            aim=2 * MUST_MTOK,
+            conditions=where,
+        )
+        yield _result(
+            f"ids: rate over that of np.sum, {kind}",
+            floor / ours,
+            "ratio of rates",
+            must=0.25,
+            aim=0.5,
+            conditions=where,
+        )
+        if kind == "uniform":
+            some = dataset.select(range(MAPPED_ROWS))
+            mapped = MAPPED_ROWS * ROW_TOKENS / _map_seconds(some, folder) / 1e6
+            yield _result(
+                "ids: rate over that of Dataset.map with np.bincount",
+                rate / mapped,
+                "ratio of rates",
+                must=20.0,
+                aim=50.0,
+                conditions=f"{where}; map on the first {MAPPED_ROWS:,} rows, {mapped:.1f} Mtok/s",
+            )
+
+
+def _generated() -> tuple[dict[str, Tokenizer], list[str]]:
+    """Make texts of invented words by Zipf's law, and a tokenizer trained on some of them."""
+    generator = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    words = ["".join(generator.choice(letters, generator.integers(2, 10))) for _ in range(30_000)]
+    draws = np.minimum(generator.zipf(1.2, 1_000_000), len(words)) - 1
+    texts = [" ".join(words[rank] for rank in row) for row in draws.reshape(-1, 20)]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=8000, special_tokens=["[UNK]"], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts[:2000], trainer)
+    return {"trained WordPiece": tokenizer}, texts
+
+
+def _real(folder: Path) -> tuple[dict[str, Tokenizer], list[str]]:
+    """Take every tokenizer there is, and the sentences of SST-2's training split."""
+    files = sorted((folder / "tokenizers").glob("*/tokenizer.json"))
+    tokenizers = {file.parent.name: Tokenizer.from_file(str(file)) for file in files}
+    lines = (folder / "glue" / "SST-2" / "train.tsv").read_text("utf-8").split("\n")[1:-1]
+    return tokenizers, [line.split("\t")[0] for line in lines]
+
+
+def _text_results() -> Iterator[dict[str, Any]]:
+    folder = os.environ.get("SUBVOCAB_DATA")
+    tokenizers, texts = _real(Path(folder)) if folder else _generated()
+    source = "SST-2 train" if folder else "generated texts"
+    for name, tokenizer in tokenizers.items():
+        bare = _seconds(lambda t=tokenizer: t.encode_batch(texts))
+        ours = _seconds(lambda t=tokenizer: scan(texts, tokenizer=t))
+        yield _result(
+            f"texts: time over that of bare encode_batch, {name}",
+            ours / bare,
+            "ratio of times",
+            must=MUST_TEXT_RATIO,
+            aim=1.0,
+            conditions=f"{source}, {len(texts):,} texts, bare {bare:.2f} s, {os.cpu_count()} cores",
+        )
+
+
+def run() -> list[dict[str, Any]]:
+    """Measure everything; about two minutes on two cores.
+
+    Returns:
+        One row a figure: ``question``, ``value``, ``unit``, ``must``, ``aim``, ``passed``
+        and ``conditions``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        results = list(_id_results(Path(folder)))
+    return [*results, *_text_results()]
+
+
+def main() -> None:
+    """Print the figures."""
+    for row in run():
+        verdict = "ok" if row["passed"] else "MISSED"
+        print(
+            f"{verdict:6} {row['question']}: {row['value']:,} {row['unit']} "
+            f"(must {row['must']}, aim {row['aim']}) [{row['conditions']}]"
+        )
+
+
+if __name__ == "__main__":
+    main()

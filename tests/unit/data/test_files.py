@@ -1,0 +1,156 @@
+"""Files of every format give their texts, whatever is in them, and errors name the place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from subvocab.data import files
+from subvocab.data.files import parts_of_path
+from subvocab.errors import DataError
+
+HARD = ['plain "quoted" text', "naïve, 日本語", "a,b;c", " spaces  kept "]
+
+
+def _texts(
+    path: Path, *columns: str, file_format: str | None = None, header: bool = True
+) -> list[dict[str, str | None]]:
+    parts = parts_of_path(path, file_format=file_format, header=header)
+    return [
+        row
+        for part in parts
+        for batch in part.read(list(columns))
+        for row in batch.table.to_pylist()
+    ]
+
+
+def _write(path: Path, text: str, *, mark: bool) -> Path:
+    path.write_bytes((files.BYTE_ORDER_MARK if mark else b"") + text.encode())
+    return path
+
+
+@pytest.mark.parametrize("mark", [False, True])
+def test_tsv_is_split_on_tabs_without_quoting(tmp_path: Path, mark: bool) -> None:
+    """A quotation mark in a field is a character like any other, as in GLUE's files."""
+    rows = ['1\t"open', '2\tclosed"', "3\ta ' b", *(f"0\t{text}" for text in HARD)]
+    path = _write(tmp_path / "a.tsv", "\n".join(["id\ttext", *rows]) + "\n", mark=mark)
+
+    read = _texts(path, "text")
+
+    assert [row["text"] for row in read] == ['"open', 'closed"', "a ' b", *HARD]
+    assert list(read[0]) == ["text"]
+
+
+@pytest.mark.parametrize("mark", [False, True])
+def test_csv_follows_the_standard_quoting(tmp_path: Path, mark: bool) -> None:
+    """Quoted fields hold commas, doubled quotes and line breaks."""
+    text = 'id,text\r\n1,"a, ""b""\nc"\r\n2,12\r\n3,\r\n'
+    path = _write(tmp_path / "a.csv", text, mark=mark)
+
+    assert [row["text"] for row in _texts(path, "text")] == ['a, "b"\nc', "12", ""]
+
+
+def test_columns_without_header_are_numbered_from_one(tmp_path: Path) -> None:
+    """The first row is data, and a column goes by its place."""
+    path = _write(tmp_path / "a.tsv", "x\t1\tfirst\ny\t0\tsecond\n", mark=False)
+
+    assert _texts(path, "3", header=False) == [{"3": "first"}, {"3": "second"}]
+    assert _texts(path, "3", "1", header=False)[1] == {"3": "second", "1": "y"}
+
+
+@pytest.mark.parametrize("mark", [False, True])
+def test_plain_text_is_a_row_a_line(tmp_path: Path, mark: bool) -> None:
+    """Only line feeds end lines; the last needs none."""
+    path = _write(tmp_path / "a.txt", "one\r\n\ntwo\u2028still\x0btwo\nlast", mark=mark)
+
+    texts = [row["text"] for row in _texts(path, "text")]
+
+    assert texts == ["one", "", "two\u2028still\x0btwo", "last"]
+
+
+@pytest.mark.parametrize("mark", [False, True])
+def test_json_lines_keep_nulls_and_skip_blank_lines(tmp_path: Path, mark: bool) -> None:
+    """A key that is missing, and a line that is blank, are null."""
+    rows = [{"text": HARD[0], "n": 1}, {"n": "x"}, {"text": None}, {"text": HARD[1]}]
+    text = "\n".join(map(json.dumps, rows)) + "\n\n"
+    path = _write(tmp_path / "a.jsonl", text, mark=mark)
+
+    assert [row["text"] for row in _texts(path, "text")] == [HARD[0], None, None, HARD[1], None]
+
+
+def test_parquet_is_read_in_batches(tmp_path: Path) -> None:
+    """Only the columns asked for are read."""
+    pq.write_table(pa.table({"text": HARD, "n": [1] * 4}), tmp_path / "a.parquet")
+
+    assert _texts(tmp_path / "a.parquet", "text") == [{"text": text} for text in HARD]
+
+
+def test_rows_are_numbered_over_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row keeps its number in the file, and a file is never held whole."""
+    monkeypatch.setattr(files, "BATCH_ROWS", 2)
+    path = _write(tmp_path / "a.txt", "a\nb\nc\nd\ne\n", mark=False)
+    (part,) = parts_of_path(path, file_format=None, header=True)
+
+    batches = list(part.read(["text"]))
+
+    assert [len(batch.table) for batch in batches] == [2, 2, 1]
+    assert [batch.row(0) for batch in batches] == [0, 2, 4]
+    assert sum(batch.amount for batch in batches) == part.total
+
+
+def test_a_folder_is_its_files_in_order_of_name(tmp_path: Path) -> None:
+    """Files of other kinds in it are passed over."""
+    for name in ("b.txt", "a.txt", "c.md"):
+        (tmp_path / name).write_text(name)
+
+    assert [row["text"] for row in _texts(tmp_path, "text")] == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt", "a.jsonl"])
+def test_an_empty_file_has_no_rows(tmp_path: Path, name: str) -> None:
+    """Nothing is read from nothing, and it is no error."""
+    (tmp_path / name).touch()
+    (part,) = parts_of_path(tmp_path / name, file_format=None, header=True)
+
+    assert part.schema.names in ([], ["text"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", b'[{"text": "x"}]', "Line 1 of PATH holds a JSON list, expected an object"),
+        ("a.json", b'{"text": "x"}\n{"text"', "Line 2 of PATH is no JSON"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": 3}', "A column among text of PATH, in rows 0 to 1"),
+        ("a.txt", b"caf\xe9", "PATH cannot be read: 'utf-8' codec"),
+        ("a.tsv", b"text\tid\nx\t1\nx\n", "PATH cannot be read: CSV parse error"),
+        ("a.csv", b"text\ncaf\xe9\n", "PATH cannot be read"),
+        ("a.parquet", b"text", "PATH cannot be read"),
+        ("a.md", b"text", "PATH has a name that tells no format, expected one of jsonl"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    """The message names the file, and the line where that is known."""
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    with pytest.raises(DataError) as caught:
+        _texts(path, "text")
+
+    assert message.replace("PATH", str(path)) in str(caught.value)
+
+
+def test_a_path_to_nothing_is_refused(tmp_path: Path) -> None:
+    """A missing file, and a folder without files to read, are errors."""
+    with pytest.raises(DataError, match="There is no file or folder"):
+        _texts(tmp_path / "a.txt", "text")
+    with pytest.raises(DataError, match=r"No file in .* ends in .jsonl"):
+        _texts(tmp_path, "text")
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(DataError, match="is of format `xml`, expected one of"):
+        _texts(tmp_path / "a.txt", "text", file_format="xml")

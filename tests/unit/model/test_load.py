@@ -1,0 +1,411 @@
+"""Tests of loading only the rows of V′: what plain loading gives, from fewer bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import load_file, save_file
+from tests.models import CONFIGS, FULL_VOCAB_SIZE, HEADS, random_batch, tiny_config, tiny_model
+from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of, train
+
+import subvocab as sv
+from subvocab.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError
+from subvocab.model.load import local_folder
+from subvocab.model.shrink import partial_embeddings
+
+VOCABULARY = drawn_vocabulary()
+EVERY_ID = torch.arange(FULL_VOCAB_SIZE)
+CLASSIFIER = hf.AutoModelForSequenceClassification
+CAUSAL = [f for f in CONFIGS if type(tiny_config(f)) in HEADS["causal-lm"]._model_mapping]
+
+
+def both(
+    auto_class: Any, folder: Path | str, *, vocabulary: Any = VOCABULARY, **options: Any
+) -> tuple[Any, Any]:
+    """Load a model whole, and with the rows of V′, from the same random state."""
+    torch.manual_seed(7)
+    whole = auto_class.from_pretrained(folder, **options)
+    drawn_by_whole = torch.get_rng_state()
+    torch.manual_seed(7)
+    partial = sv.from_pretrained(auto_class, folder, vocabulary, **options)
+    assert torch.equal(torch.get_rng_state(), drawn_by_whole)
+    return whole, partial
+
+
+def assert_same_model(partial: Any, whole: Any) -> None:
+    """Compare classes, modes, configs, weights and what evaluation gives."""
+    assert type(partial) is type(whole)
+    assert partial.training == whole.training
+    assert partial.config.to_dict() == whole.config.to_dict()
+    assert partial.config.name_or_path == whole.config.name_or_path
+    assert partial.dtype == whole.dtype
+    assert partial_embeddings(partial)
+    for module in partial_embeddings(partial).values():
+        assert module.weight.shape[0] == len(sv.vocabulary_of(partial))
+        assert not module.weight.is_meta
+    flags = [(name, p.requires_grad) for name, p in whole.named_parameters()]
+    assert [(name, p.requires_grad) for name, p in partial.named_parameters()] == flags
+    assert_equal_states(copied(partial.state_dict()), whole.state_dict())
+    batch = random_batch(whole, EVERY_ID, "encoder")
+    with torch.no_grad():
+        assert torch.equal(partial(**batch)[0], whole(**batch)[0])
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_from_pretrained_equals_plain_loading(family: str, tmp_path: Path) -> None:
+    """Every weight, bit for bit."""
+    tiny_model(family).save_pretrained(tmp_path)
+
+    whole, partial = both(CLASSIFIER, tmp_path)
+
+    assert_same_model(partial, whole)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_from_pretrained_draws_the_same_random_head(family: str, tmp_path: Path) -> None:
+    """A base checkpoint has no head, and names its tensors without a prefix."""
+    tiny_model(family, "encoder").save_pretrained(tmp_path)
+
+    whole, partial = both(CLASSIFIER, tmp_path, num_labels=5)
+
+    assert_same_model(partial, whole)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_from_pretrained_takes_a_concrete_class(family: str, tmp_path: Path) -> None:
+    """Not only an auto class; here the base of a classifier, whose prefix goes."""
+    tiny_model(family).save_pretrained(tmp_path)
+
+    whole, partial = both(type(tiny_model(family, "encoder")), tmp_path)
+
+    assert_same_model(partial, whole)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+@pytest.mark.parametrize("tied", [True, False])
+def test_from_pretrained_drops_an_output_head(family: str, tmp_path: Path, *, tied: bool) -> None:
+    """An untied head has the shape of E: the right one of the two must be taken."""
+    changes = {"is_decoder": True} if family not in {"gpt2", "llama", "qwen3", "gemma3"} else {}
+    model = tiny_model(family, "causal-lm", tie_word_embeddings=tied, **changes)
+    model.save_pretrained(tmp_path)
+
+    whole, partial = both(CLASSIFIER, tmp_path)
+
+    assert_same_model(partial, whole)
+    table = next(iter(partial_embeddings(partial).values())).table
+    assert table.matrix.tensor.path == tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize("family", ["bert", "t5", "llama"])
+def test_from_pretrained_reads_shards(family: str, tmp_path: Path) -> None:
+    """The matrix may lie in any of them."""
+    tiny_model(family).save_pretrained(tmp_path, max_shard_size="30KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+
+    whole, partial = both(CLASSIFIER, tmp_path)
+
+    assert_same_model(partial, whole)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("asked", ["auto", "float32", torch.float32, torch.bfloat16], ids=str)
+def test_from_pretrained_casts_as_plain_loading(stored: Any, asked: Any, tmp_path: Path) -> None:
+    """Rows that are read later, too."""
+    tiny_model("bert").to(stored).save_pretrained(tmp_path)
+
+    whole, partial = both(CLASSIFIER, tmp_path, dtype=asked)
+
+    assert_same_model(partial, whole)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16], ids=str)
+def test_from_pretrained_takes_the_dtype_of_the_tensors(stored: Any, tmp_path: Path) -> None:
+    """Where neither the caller nor the config says one; plain loading does so by default too."""
+    tiny_model("bert").to(stored).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["dtype"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    whole, partial = both(CLASSIFIER, tmp_path)
+
+    assert partial.dtype == stored
+    assert_equal_states(copied(partial.state_dict()), whole.state_dict())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_labels": 7},
+        {"attn_implementation": "eager"},
+        {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}},
+        {"hidden_dropout_prob": 0.3},
+        {"problem_type": "multi_label_classification"},
+    ],
+    ids=str,
+)
+def test_from_pretrained_passes_options_on(options: dict[str, Any], tmp_path: Path) -> None:
+    """To the config and to the model, as plain loading does."""
+    tiny_model("bert", "encoder").save_pretrained(tmp_path)
+
+    whole, partial = both(CLASSIFIER, tmp_path, **options)
+
+    assert_same_model(partial, whole)
+    assert partial.config._attn_implementation == whole.config._attn_implementation
+
+
+def test_from_pretrained_takes_a_config(tmp_path: Path) -> None:
+    """Made by the caller, for a model whose head it changes."""
+    tiny_model("bert", "encoder").save_pretrained(tmp_path)
+    config = hf.AutoConfig.from_pretrained(tmp_path, num_labels=4)
+
+    partial = sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY, config=config)
+
+    assert partial.num_labels == 4
+
+
+def test_from_pretrained_reads_a_subfolder(tmp_path: Path) -> None:
+    """Repositories may hold several models."""
+    tiny_model("bert").save_pretrained(tmp_path / "inner")
+
+    partial = sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY, subfolder="inner")
+
+    assert_equal_states(copied(partial.state_dict()), tiny_model("bert").state_dict())
+
+
+def test_from_pretrained_tells_two_tables_apart(tmp_path: Path) -> None:
+    """Untied towers have two matrices of one shape, each with its own rows on disk."""
+    model = tiny_model("bart", "encoder", tie_word_embeddings=False)
+    assert model.encoder.embed_tokens.weight is not model.decoder.embed_tokens.weight
+    model.save_pretrained(tmp_path)
+
+    whole, partial = both(hf.AutoModel, tmp_path)
+
+    assert_same_model(partial, whole)
+
+
+def test_from_pretrained_trains_as_shrink_does(tmp_path: Path) -> None:
+    """Two ways to the same model."""
+    source = tiny_model("roberta")
+    source.save_pretrained(tmp_path)
+    batches = [random_batch(source, ids_of(VOCABULARY), seed=step) for step in range(3)]
+
+    loaded = sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY)
+    sv.shrink(source, VOCABULARY)
+
+    assert train(loaded, batches) == train(source, batches)
+    assert_equal_states(copied(loaded.state_dict()), source.state_dict())
+
+
+def test_from_pretrained_model_is_saved_whole(tmp_path: Path) -> None:
+    """Loadable by anyone, with the same logits; the source keeps its bytes."""
+    tiny_model("t5").save_pretrained(tmp_path / "base")
+    before = (tmp_path / "base/model.safetensors").read_bytes()
+    partial = sv.from_pretrained(CLASSIFIER, tmp_path / "base", VOCABULARY)
+    with torch.no_grad():
+        for parameter in partial.parameters():
+            parameter.mul_(1.5)
+
+    partial.save_pretrained(tmp_path / "out")
+
+    whole = CLASSIFIER.from_pretrained(tmp_path / "out")
+    batch = random_batch(whole, EVERY_ID)
+    with torch.no_grad():
+        assert torch.equal(whole(**batch).logits, partial(**batch).logits)
+    assert (tmp_path / "base/model.safetensors").read_bytes() == before
+
+
+def test_from_pretrained_model_is_restored(tmp_path: Path) -> None:
+    """In memory of its own: the checkpoint is no longer needed."""
+    source = tiny_model("bert")
+    source.save_pretrained(tmp_path)
+    partial = sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY)
+
+    sv.restore(partial)
+    shutil.rmtree(tmp_path)
+
+    assert_equal_states(partial.state_dict(), source.state_dict())
+
+
+def test_from_pretrained_leaves_the_class_alone(tmp_path: Path) -> None:
+    """The next model of that class is whole."""
+    tiny_model("bert").save_pretrained(tmp_path)
+
+    sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY)
+
+    assert not partial_embeddings(CLASSIFIER.from_pretrained(tmp_path))
+
+
+def test_from_pretrained_refuses_an_output_head(tmp_path: Path) -> None:
+    """Before any weight is read."""
+    tiny_model("gpt2", "causal-lm").save_pretrained(tmp_path)
+
+    with pytest.raises(UnsupportedModelError, match="`GPT2LMHeadModel` has an output head"):
+        sv.from_pretrained(hf.AutoModelForCausalLM, tmp_path, VOCABULARY)
+
+
+def test_from_pretrained_refuses_another_vocabulary(tmp_path: Path) -> None:
+    """The number of rows says which model a vocabulary is for."""
+    tiny_model("bert").save_pretrained(tmp_path)
+
+    with pytest.raises(VocabularyMismatchError, match="has 300 rows, but the partial vocabulary"):
+        sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY.resized(301))
+
+
+def test_from_pretrained_refuses_what_is_not_there(tmp_path: Path) -> None:
+    """Neither a folder nor a name."""
+    with pytest.raises(CheckpointError) as caught:
+        sv.from_pretrained(CLASSIFIER, tmp_path / "missing", VOCABULARY)
+
+    assert str(caught.value).startswith(
+        f"`{tmp_path / 'missing'}` is no folder here, and could not be had from the Hub: "
+    )
+    assert str(caught.value).endswith("Give the path of a model folder, or a name on the Hub.")
+
+
+def test_from_pretrained_refuses_a_checkpoint_without_the_matrix(tmp_path: Path) -> None:
+    """Random rows would train, and be worth nothing."""
+    tiny_model("bert").save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["bert.embeddings.word_embeddings.weight"]
+    save_file(tensors, file, metadata={"format": "pt"})
+    message = (
+        "The checkpoint has no matrix for `bert.embeddings.word_embeddings`: its rows would be "
+        "random. Give a checkpoint that holds the embedding matrix."
+    )
+
+    with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+        sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY)
+
+
+def test_from_pretrained_names_unseen_tokens(tmp_path: Path) -> None:
+    """By the tokenizer that lies beside the model, if there is one; by number else."""
+    tiny_model("bert").save_pretrained(tmp_path)
+    partial = sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY)
+    unseen = next(i for i in range(1, 300) if not VOCABULARY.contains(EVERY_ID.numpy())[i])
+
+    with pytest.raises(sv.OutOfVocabularyError, match=f": {unseen}\\."):
+        partial.train()(torch.tensor([[unseen]]))
+
+
+def test_local_folder_gives_the_subfolder(tmp_path: Path) -> None:
+    """Of a folder on this machine."""
+    assert local_folder(tmp_path, subfolder="a") == tmp_path / "a"
+
+
+def make_cache(home: Path, save: Callable[[Path], None]) -> Path:
+    """Lay a model out as the Hub's cache does: blobs, and links to them."""
+    repository = home / "hub/models--some--model"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    for folder in (snapshot, repository / "blobs", repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs/main").write_text("a" * 40)
+    save(home / "made")
+    for number, file in enumerate(sorted((home / "made").iterdir())):
+        blob = repository / "blobs" / f"{number:064x}"
+        file.rename(blob)
+        (snapshot / file.name).symlink_to(f"../../blobs/{blob.name}")
+    return repository
+
+
+def run_offline(home: Path, code: str) -> str:
+    """Run code in a process that knows only this cache, and no network."""
+    environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    environment.pop("HF_HUB_CACHE", None)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=False, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+LOADING_BY_NAME = """
+import numpy as np, torch, transformers as hf, subvocab as sv
+vocabulary = sv.PartialVocabulary(np.arange(0, 300, 9), 300)
+cls = hf.AutoModelForSequenceClassification
+model = sv.from_pretrained(cls, "some/model", vocabulary)
+whole = cls.from_pretrained("some/model")
+assert all(torch.equal(model.state_dict()[k], v) for k, v in whole.state_dict().items())
+assert model.config.name_or_path == "some/model"
+"""
+
+
+def test_from_pretrained_takes_a_name_from_the_cache(tmp_path: Path) -> None:
+    """Files there are links; nothing is written to them, saving and merging included."""
+    repository = make_cache(tmp_path, lambda folder: tiny_model("bert").save_pretrained(folder))
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in (repository / "blobs").iterdir()}
+    links = sorted(p for p in repository.rglob("*") if p.is_symlink())
+
+    out = tmp_path / "compact"
+    run_offline(
+        tmp_path,
+        LOADING_BY_NAME
+        + f"sv.save_compact(model, {str(out)!r})\n"
+        + f"sv.merge({str(out)!r}, base='some/model', out={str(tmp_path / 'whole')!r})\n",
+    )
+
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before} == before
+    assert sorted(p for p in repository.rglob("*") if p.is_symlink()) == links
+    assert_equal_states(
+        load_file(tmp_path / "whole/model.safetensors"),
+        load_file(repository / f"snapshots/{'a' * 40}/model.safetensors"),
+    )
+
+
+def test_from_pretrained_says_that_a_name_is_not_in_the_cache(tmp_path: Path) -> None:
+    """Without a network, a name is either here or nowhere."""
+    output = run_offline(
+        tmp_path,
+        "import numpy as np, transformers as hf, subvocab as sv\n"
+        "try:\n"
+        "    sv.from_pretrained(hf.AutoModel, 'no/model', sv.PartialVocabulary(np.arange(3), 9))\n"
+        "except sv.CheckpointError as error:\n"
+        "    print(error)\n",
+    )
+
+    assert output.startswith("`no/model` is no folder here, and could not be had from the Hub: ")
+
+
+MEASURING = """
+import sys, numpy as np, transformers as hf, subvocab as sv
+vocabulary = sv.PartialVocabulary(np.arange(0, 60_000, 60), 60_000)
+cls, folder = hf.AutoModelForSequenceClassification, {folder!r}
+sv.from_pretrained(cls, {small!r}, sv.PartialVocabulary(np.arange(9), 300))  # imports and caches
+with sv.PeakMemory() as memory:
+    if {whole}:
+        model = cls.from_pretrained(folder)
+        kept = [p.data.clone() for p in model.parameters()]
+    else:
+        model = sv.from_pretrained(cls, folder, vocabulary, **{options})
+        {then}
+print(memory.peak_bytes)
+"""
+
+
+def test_from_pretrained_never_holds_the_matrix(tmp_path: Path) -> None:
+    """Private memory for the small model, and no more to save it whole; 61 MB the other way."""
+    small, large = str(tmp_path / "small"), str(tmp_path / "large")
+    tiny_model("bert").save_pretrained(small)
+    tiny_model("bert", vocab_size=60_000, hidden_size=256).save_pretrained(large)
+    assert (tmp_path / "large/model.safetensors").stat().st_size > 60_000_000
+
+    def peak(*, whole: bool = False, options: str = "{}", then: str = "pass") -> int:
+        code = MEASURING.format(folder=large, small=small, whole=whole, options=options, then=then)
+        return int(run_offline(tmp_path, code))
+
+    assert peak(whole=True) > 50_000_000  # the measure sees what is held
+    assert peak() < 15_000_000
+    assert peak(options="{'dtype': 'bfloat16'}") < 15_000_000
+    saving = f"model.save_pretrained({str(tmp_path / 'out')!r})"
+    assert peak(then=saving) < 25_000_000
