@@ -31,6 +31,15 @@ _LLAMA_LIKE: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+_T5_LIKE: dict[str, Any] = {
+    "d_model": DIM,
+    "num_layers": 1,
+    "num_decoder_layers": 1,
+    "num_heads": 2,
+    "d_kv": 16,
+    "d_ff": 40,
+    "decoder_start_token_id": 0,
+}
 _BART_LIKE: dict[str, Any] = {
     "d_model": DIM,
     "encoder_layers": 1,
@@ -57,10 +66,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "modernbert": lambda: hf.ModernBertConfig(
         **_BERT_LIKE, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2
     ),
-    "t5": lambda: hf.T5Config(
-        d_model=DIM, num_layers=1, num_decoder_layers=1, num_heads=2, d_kv=16, d_ff=40,
-        decoder_start_token_id=0,
-    ),
+    "t5": lambda: hf.T5Config(**_T5_LIKE),
     "bart": lambda: hf.BartConfig(**_BART_LIKE),
     "gpt2": lambda: hf.GPT2Config(
         n_embd=DIM, n_layer=2, n_head=2, n_positions=64, pad_token_id=0, eos_token_id=2

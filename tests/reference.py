@@ -95,9 +95,9 @@ def loss_of(output: Any) -> Tensor:
 
 
 def drawn_vocabulary(size: int = 40, *, seed: int = 0) -> PartialVocabulary:
-    """Draw some token ids, spread over V."""
-    ids = np.random.default_rng(seed).choice(FULL_VOCAB_SIZE, size, replace=False)
-    return PartialVocabulary(np.sort(ids), FULL_VOCAB_SIZE)
+    """Draw some token ids, spread over V; 0 is among them, so that shrinking adds none."""
+    ids = np.random.default_rng(seed).choice(np.arange(1, FULL_VOCAB_SIZE), size - 1, replace=False)
+    return PartialVocabulary(np.append(0, np.sort(ids)), FULL_VOCAB_SIZE)
 
 
 def ids_of(vocabulary: PartialVocabulary) -> Tensor:
@@ -117,7 +117,7 @@ def copied(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def assert_equal_states(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
     """Compare names, dtypes and every bit."""
-    assert list(ours) == list(theirs)
+    assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         assert ours[name].dtype == value.dtype, name
         assert torch.equal(ours[name], value), name

@@ -17,6 +17,7 @@ CORPUS = [
     "the cat sat on the mat, the dog didn't",
     "a naïve café in São Paulo: 12 cups, 345 grams",
     "日本語 and 中文 in one line; the end of it",
+    "a    b    c    d \n\n \n\n e",  # so that white space has tokens of its own
 ]
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
 BERT_SPECIAL = [*SPECIAL.values(), "[CLS]", "[SEP]"]
@@ -67,7 +68,7 @@ def unigram() -> Tokenizer:
     Returns:
         A Unigram tokenizer over words split at white space.
     """
-    letters = sorted(set("".join(CORPUS)) - {" "})
+    letters = sorted(set("".join(CORPUS)) - {" ", "\n"})
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", "▁the", "at", "▁c", "▁d", "in", "é", *letters]
     vocabulary = [(piece, -float(rank)) for rank, piece in enumerate(dict.fromkeys(pieces))]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=3))

@@ -18,7 +18,7 @@ EXPECTED = {
     "SST-2": (12_839, 15_781, 9_364),
     "WNLI": (1_740, 1_992, 1_865),
 }
-SPLITS = {
+SPLITS: dict[str, list[tuple[list[str], list[str], list[str]]]] = {
     "CoLA": [(["train.tsv", "dev.tsv"], ["4"], ["--no-header"]), (["test.tsv"], ["sentence"], [])],
     "MRPC": [
         (

@@ -108,7 +108,7 @@ def test_gradient_accumulation_is_bitwise_equal(family: str) -> None:
 @pytest.mark.parametrize("family", ["bert", "bart", "llama"])
 def test_gradient_checkpointing_is_bitwise_equal(family: str) -> None:
     """The backward pass runs the forward pass anew."""
-    compare(family, "sequence", prepare=lambda model: model.gradient_checkpointing_enable())
+    compare(family, "sequence", prepare=lambda model: model.activation_checkpointing_enable())
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Int64, Integer, UInt32
 
 from subvocab.errors import DataError
 
 IGNORED_LABEL = -100
 JOB_TOKENS = 1 << 20
+LARGEST_COUNT = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,32 @@ class _Piece:
     ids: Ids
     start: int
     stop: int
+
+
+class _Tally:
+    """What one thread has counted: in 32 bits, since the cache holds more of them.
+
+    Args:
+        full_vocab_size: |V|.
+    """
+
+    def __init__(self, full_vocab_size: int) -> None:
+        self.recent: UInt32[np.ndarray, "full"] = np.zeros(full_vocab_size, dtype=np.uint32)
+        self._total: Int64[np.ndarray, "full"] = np.zeros(full_vocab_size, dtype=np.int64)
+        self._room = LARGEST_COUNT
+
+    def make_room(self, tokens: int) -> None:
+        """See that so many more tokens can be counted, even if all are one."""
+        if tokens > self._room:
+            self.total()
+        self._room -= tokens
+
+    def total(self) -> Int64[np.ndarray, "full"]:
+        """Add what is recent to all before."""
+        self._total += self.recent
+        self.recent[:] = 0
+        self._room = LARGEST_COUNT
+        return self._total
 
 
 def available_threads() -> int:
@@ -74,8 +101,8 @@ class TokenCounter:
         self._waiting: list[_Piece] = []
         self._waiting_tokens = 0
         self._direct = np.zeros(full_vocab_size, dtype=np.int64)
-        self._counts: list[Int64[np.ndarray, "full"]] = []
-        self._idle: list[Int64[np.ndarray, "full"]] = []
+        self._tallies: list[_Tally] = []
+        self._idle: list[_Tally] = []
 
     def __enter__(self) -> TokenCounter:  # noqa: PYI034  (`Self` is not checked at run time)
         return self
@@ -130,25 +157,28 @@ class TokenCounter:
             self._jobs.popleft().result()
         self._count(self._waiting)
         self._waiting, self._waiting_tokens = [], 0
-        return np.asarray(np.sum([self._direct, *self._counts], axis=0))
+        return np.asarray(
+            np.sum([self._direct, *(tally.total() for tally in self._tallies)], axis=0)
+        )
 
     def _count(self, pieces: list[_Piece]) -> None:
-        """Count some pieces into an array that no other thread uses."""
+        """Count some pieces into a tally that no other thread uses."""
         from subvocab.data.kernel import count_ids  # noqa: PLC0415
 
         try:
-            counts = self._idle.pop()
+            tally = self._idle.pop()
         except IndexError:
-            counts = np.zeros(self.full_vocab_size, dtype=np.int64)
-            self._counts.append(counts)
+            tally = _Tally(self.full_vocab_size)
+            self._tallies.append(tally)
+        tally.make_room(sum(piece.stop - piece.start for piece in pieces))
         for piece in pieces:
             values = piece.ids.values[piece.start : piece.stop]
             if values.dtype not in (np.int32, np.int64):
                 values = values.astype(np.int64)
-            at = count_ids(values, counts, IGNORED_LABEL if piece.ids.labels else 0)
+            at = count_ids(values, tally.recent, IGNORED_LABEL if piece.ids.labels else 0)
             if at >= 0:
                 raise _outside(piece.ids, piece.start + at, self.full_vocab_size)
-        self._idle.append(counts)
+        self._idle.append(tally)
 
 
 def _pieces(ids: Ids) -> Iterator[_Piece]:

@@ -26,7 +26,7 @@ from subvocab.data.words import word_counter
 from subvocab.errors import DataError
 from subvocab.vocabulary import TokenCounts
 
-TEXT_ROWS = 2048
+TEXT_ROWS = 512
 
 
 def scan(
@@ -77,7 +77,7 @@ def scan(
 
     Returns:
         The counts. Kept beside them: id 0 and the tokenizer's special ids. Null rows add
-        nothing. Cost: one pass, and 8 |V| bytes a thread.
+        nothing. Cost: one pass, and 12 |V| bytes a thread.
 
     Raises:
         DataError: If |V| is not known, a column is missing or holds no token ids, a file

@@ -154,20 +154,23 @@ def _adds_around(processor: dict[str, Any]) -> bool:
 
 def _has_no_white_ends(word: str) -> bool:
     """Tell words that touch the spaces around them with what no pattern takes for white."""
-    return word != "" and not _WHITE_END.search(word)
+    return word != "" and not (_WHITE.match(word[0]) or _WHITE.match(word[-1]))
 
 
-_WHITE_END = re.compile(r"\A[\s\u180e]|[\s\u180e]\Z")
+_WHITE = re.compile(r"[\s\u180e]")
 
 
 def _keeps_clusters(word: str) -> bool:
     """Tell words that share no grapheme cluster with the spaces around them."""
-    return word.isascii() or not _cluster_ends().search(word)
+    if word.isascii():
+        return True
+    extending, prepending = _cluster_ends()
+    return not (extending.match(word[0]) or prepending.match(word[-1]))
 
 
 @cache
-def _cluster_ends() -> re.Pattern[str]:
-    """Match words that begin with what may extend a cluster, or end with what may prepend.
+def _cluster_ends() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Match what may extend a grapheme cluster, and what may prepend to one.
 
     Categories stand in for the two properties, and take in too much rather than too
     little: marks, format characters, what Unicode has not assigned yet, modifiers of
@@ -180,7 +183,7 @@ def _cluster_ends() -> re.Pattern[str]:
             extends += f"{first}-{last}"
         if category in ("Cf", "Cn"):
             prepends += f"{first}-{last}"
-    return re.compile(rf"\A[{extends}]|[{prepends}]\Z")
+    return re.compile(f"[{extends}]"), re.compile(f"[{prepends}]")
 
 
 def _category_runs(stop: int) -> Iterator[tuple[str, str, str]]:

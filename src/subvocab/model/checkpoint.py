@@ -184,10 +184,9 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["format_version"]
-        for table in description["tables"].values():
-            known = {table["dtype"], table["base_dtype"]} <= TORCH_DTYPES.keys()
-            if not (known and isinstance(table["base_fingerprint"], str)):
-                raise CheckpointError(f"{path} describes a table as {table}. Save it anew.")
+        if version == FORMAT_VERSION:
+            for table in description["tables"].values():
+                _check_description(table)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error!r}). Save the model anew.") from error
     if version != FORMAT_VERSION:
@@ -196,6 +195,13 @@ def read_description(folder: Path) -> dict[str, Any]:
             "Use the version of subvocab that wrote it."
         )
     return description  # type: ignore[no-any-return]
+
+
+def _check_description(table: dict[str, str]) -> None:
+    """Refuse what cannot be the description of a table."""
+    known = {table["dtype"], table["base_dtype"]} <= TORCH_DTYPES.keys()
+    if not (known and isinstance(table["base_fingerprint"], str)):
+        raise ValueError(f"a table is described as {table}")
 
 
 def _base_matrix(

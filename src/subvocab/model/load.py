@@ -26,10 +26,10 @@ from subvocab.model.shrink import complete, warn_if_little_is_gained
 from subvocab.model.table import PartialTable
 from subvocab.model.tables import EmbeddingTable, find_tables
 from subvocab.model.tensors import (
-    ROWS_PER_CHUNK,
     TORCH_DTYPES,
     read_rows,
-    to_tensor,
+    rows_per_chunk,
+    to_bytes,
     torch_dtype,
 )
 from subvocab.storage import Checkpoint, FullMatrix, read_checkpoint
@@ -89,12 +89,13 @@ def from_pretrained(
     warn_if_little_is_gained(vocabulary)
 
     with ExitStack() as files:
-        state_dict = _lazy_state_dict(checkpoint, tables, vocabulary, files)
+        loaded_dtype = _resolve_dtype(dtype, config, checkpoint)
+        state_dict = _lazy_state_dict(checkpoint, tables, vocabulary, files, loaded_dtype)
         model = _partial_class(type(skeleton), tables, len(vocabulary)).from_pretrained(
             None,
             config=skeleton.config,
             state_dict=state_dict,
-            dtype=_resolve_dtype(dtype, config, checkpoint),
+            dtype=loaded_dtype,
             **kwargs,
         )
     model.__class__ = type(skeleton)
@@ -139,19 +140,29 @@ class LazyRows:
     Args:
         matrix: E.
         token_ids: V′.
+        dtype: What the rows will be cast to. A wider one is given at once, so that the
+            rows are never held in both.
 
     Attributes:
         read: Whether the rows were asked for.
     """
 
-    def __init__(self, matrix: FullMatrix, token_ids: np.ndarray) -> None:
+    def __init__(self, matrix: FullMatrix, token_ids: np.ndarray, dtype: torch.dtype) -> None:
         self.matrix = matrix
         self.token_ids = token_ids
+        self.dtype = dtype
         self.read = False
 
     def __getitem__(self, _everything: object) -> torch.Tensor:
         self.read = True
-        return to_tensor(self.matrix.rows(self.token_ids), self.matrix.dtype)
+        stored = torch_dtype(self.matrix.dtype)
+        widens = torch.promote_types(stored, self.dtype) == self.dtype
+        shape = (len(self.token_ids), self.matrix.embedding_dim)
+        rows = torch.empty(shape, dtype=self.dtype if widens else stored, device="cpu")
+        step = rows_per_chunk(rows)
+        for i in range(0, len(rows), step):
+            rows[i : i + step] = read_rows(self.matrix, self.token_ids[i : i + step], like=rows)
+        return rows
 
 
 def _read_config(
@@ -200,12 +211,13 @@ def _lazy_state_dict(
     tables: list[EmbeddingTable],
     vocabulary: PartialVocabulary,
     files: ExitStack,
+    dtype: torch.dtype,
 ) -> Mapping[str, Any]:
     """Give a checkpoint's tensors unread; those with the shape of a table as its rows."""
     shapes = {tuple(table.parameter.shape) for table in tables}
     opened = {path: files.enter_context(safe_open(path, "pt")) for path in checkpoint.files}
     return {
-        name: LazyRows(FullMatrix(tensor), vocabulary.token_ids)
+        name: LazyRows(FullMatrix(tensor), vocabulary.token_ids, dtype)
         if tensor.shape in shapes
         else opened[tensor.path].get_slice(name)
         for name, tensor in checkpoint.tensors.items()
@@ -248,7 +260,7 @@ def _attach(
 def _source(weight: nn.Parameter, read: list[LazyRows], name: str) -> FullMatrix:
     """Tell which matrix of the checkpoint a parameter was read from."""
     for lazy in read:
-        if len(read) == 1 or _gave(lazy, weight):
+        if _gave(lazy, weight):
             return lazy.matrix
     raise CheckpointError(
         f"The checkpoint has no matrix for `{name}`: its rows would be random. Give a checkpoint "
@@ -258,11 +270,11 @@ def _source(weight: nn.Parameter, read: list[LazyRows], name: str) -> FullMatrix
 
 def _gave(lazy: LazyRows, weight: nn.Parameter) -> bool:
     """Tell whether these rows became that parameter, a part at a time."""
-    parts = range(0, len(weight), ROWS_PER_CHUNK)
+    step = rows_per_chunk(weight)
     return all(
-        torch.equal(
-            read_rows(lazy.matrix, lazy.token_ids[i : i + ROWS_PER_CHUNK], like=weight),
-            weight[i : i + ROWS_PER_CHUNK],
+        np.array_equal(  # of bytes: NaN equals itself
+            to_bytes(read_rows(lazy.matrix, lazy.token_ids[i : i + step], like=weight)),
+            to_bytes(weight[i : i + step]),
         )
-        for i in parts
+        for i in range(0, len(weight), step)
     )

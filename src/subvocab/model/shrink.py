@@ -220,21 +220,26 @@ def refuse_stale_optimizers(model: nn.Module, tables: list[EmbeddingTable]) -> N
         UnsupportedModelError: If an optimizer holds one of them.
     """
     held = {id(table.parameter) for table in tables}
-    if _optimizers_of(held):
+    found = _optimizers_of(held)
+    if found:
         gc.collect()  # one that was dropped may linger in a cycle with its scheduler
-    for name in _optimizers_of(held):
+        found = _optimizers_of(held)
+    if found:
         raise UnsupportedModelError(
-            f"`{name}` already holds the embedding matrix of `{type(model).__name__}` and would "
-            "go on training it. Make the optimizer after the model is shrunk."
+            f"`{found[0]}` already holds the embedding matrix of `{type(model).__name__}` and "
+            "would go on training it. Make the optimizer after the model is shrunk."
         )
 
 
 def _optimizers_of(parameters: set[int]) -> list[str]:
     """Name the classes of all optimizers that hold one of these parameters."""
+    objects = gc.get_objects()
+    # By class first, which is quick: there are millions of objects, and few optimizers.
+    kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, torch.optim.Optimizer)}
+    optimizers = [thing for thing in objects if type(thing) in kinds] if kinds else []
     return [
         type(optimizer).__name__
-        for optimizer in gc.get_objects()
-        if issubclass(type(optimizer), torch.optim.Optimizer)
+        for optimizer in optimizers
         for group in getattr(optimizer, "param_groups", ())  # one may be half built
         if any(id(parameter) in parameters for parameter in group["params"])
     ]

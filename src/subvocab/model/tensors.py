@@ -11,8 +11,8 @@ from subvocab.errors import CheckpointError
 from subvocab.storage import FullMatrix
 
 SPILL_NAME = "weight"
-ROWS_PER_CHUNK = 8192
-"""Rows that are held at a time while a matrix streams through memory."""
+CHUNK_BYTES = 1 << 18
+"""What is held at a time while a matrix streams through memory."""
 
 TORCH_DTYPES = {
     "F64": torch.float64,
@@ -102,7 +102,7 @@ def spilled(tensor: torch.Tensor, *, folder: str | None = None) -> FullMatrix:
     Returns:
         The matrix on disk.
     """
-    chunks = (to_bytes(part) for part in tensor.detach().split(ROWS_PER_CHUNK))
+    chunks = (to_bytes(part) for part in tensor.detach().split(rows_per_chunk(tensor)))
     shape = (tensor.shape[0], tensor.shape[1])
     return FullMatrix.spill(SPILL_NAME, STORED_DTYPES[tensor.dtype], shape, chunks, folder=folder)
 
@@ -133,5 +133,21 @@ def tensor_chunks(matrix: FullMatrix) -> Iterator[tuple[int, torch.Tensor]]:
     Yields:
         The first token id of a part, and its rows ``(part, dim)``.
     """
-    for first, rows in matrix.chunks(rows_per_chunk=ROWS_PER_CHUNK):
+    for first, rows in matrix.chunks(rows_per_chunk=max(1, CHUNK_BYTES // matrix.row_bytes)):
         yield first, to_tensor(rows, matrix.dtype)
+
+
+def rows_per_chunk(matrix: torch.Tensor) -> int:
+    """Tell how many rows of a matrix to take at a time.
+
+    Args:
+        matrix: ``(rows, dim)``.
+
+    Returns:
+        As many as `CHUNK_BYTES` hold.
+
+    Example:
+        >>> rows_per_chunk(torch.empty(10, 256))
+        256
+    """
+    return max(1, CHUNK_BYTES // (matrix.shape[1] * matrix.element_size()))

@@ -41,6 +41,14 @@ def test_total_equals_bincount(monkeypatch: pytest.MonkeyPatch, threads: int, dt
     assert total.tolist() == np.bincount(ids, minlength=100).tolist()
 
 
+def test_total_counts_more_than_a_tally_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of 32 bits are emptied before one could overflow."""
+    monkeypatch.setattr(counting, "JOB_TOKENS", 10)
+    monkeypatch.setattr(counting, "LARGEST_COUNT", 25)
+
+    assert _count(np.ones(1000, dtype=np.int32), size=2) == [0, 1000]
+
+
 @pytest.mark.parametrize("bad", [-1, 100, -(2**31), 2**31 - 1])
 def test_add_names_the_first_id_outside(monkeypatch: pytest.MonkeyPatch, bad: int) -> None:
     """The error is that of the first offender, though threads find a later one sooner."""

@@ -366,6 +366,7 @@ def test_load_state_dict_refuses_a_compact_one_of_another_vocabulary(size: int) 
     source = plain()
     sv.shrink(source, drawn_vocabulary(size, seed=5))
     theirs, ours = len(sv.vocabulary_of(source)), len(sv.vocabulary_of(target))
+    assert (theirs, ours) == (size, 40)
     before = target.weight.detach().clone()
     message = (
         f"`weight` holds rows of a partial vocabulary of {theirs} tokens, but this model has "

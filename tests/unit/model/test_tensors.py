@@ -11,7 +11,7 @@ import torch
 
 from subvocab.errors import CheckpointError
 from subvocab.model.tensors import (
-    ROWS_PER_CHUNK,
+    CHUNK_BYTES,
     STORED_DTYPES,
     converted,
     read_rows,
@@ -123,11 +123,12 @@ def test_converted_gives_the_same_matrix_for_the_same_dtype() -> None:
 
 def test_converted_streams_a_matrix_of_several_parts() -> None:
     """More rows than are held at a time."""
-    matrix = drawn(torch.float32, rows=ROWS_PER_CHUNK + 3)[1:]
+    step = CHUNK_BYTES // (3 * 2)
+    matrix = drawn(torch.float32, rows=step + 3)[1:]
 
     half = converted(spilled(matrix), torch.bfloat16)
 
     assert half.dtype == "BF16"
     parts = [(first, part) for first, part in tensor_chunks(half)]
-    assert [first for first, _ in parts] == [0, ROWS_PER_CHUNK]
+    assert [first for first, _ in parts] == [0, step]
     assert torch.equal(torch.cat([part for _, part in parts]), matrix.bfloat16())

@@ -1,0 +1,157 @@
+"""Tests of the callback for the Trainer, without a Trainer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.models import random_batch, tiny_model
+from tests.reference import drawn_vocabulary, ids_of
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+import subvocab as sv
+from subvocab.errors import UnsupportedModelError, VocabularyMismatchError
+from subvocab.integrations.trainer import check_optimizer_state
+from subvocab.model.checkpoint import VOCABULARY_FILE
+
+VOCABULARY = drawn_vocabulary()
+
+
+def shrunk(size: int = 40, *, seed: int = 0) -> Any:
+    """Make a shrunk model."""
+    model = tiny_model("bert")
+    sv.shrink(model, drawn_vocabulary(size, seed=seed))
+    return model
+
+
+def stepped(model: Any, **options: Any) -> torch.optim.Optimizer:
+    """Make an optimizer that has taken a step."""
+    optimizer = torch.optim.AdamW(model.parameters(), **options)
+    model(**random_batch(model, ids_of(sv.vocabulary_of(model)))).loss.backward()
+    optimizer.step()
+    return optimizer
+
+
+def begin(callback: Any, model: Any, state: TrainerState, optimizer: Any = None) -> None:
+    """Do what the Trainer does when training begins."""
+    callback.on_train_begin(
+        TrainingArguments(use_cpu=True),
+        state,
+        TrainerControl(),
+        model=model,
+        optimizer=optimizer or torch.optim.AdamW(model.parameters()),
+    )
+
+
+def test_callback_refuses_a_whole_model() -> None:
+    """It has no vocabulary to keep."""
+    with pytest.raises(UnsupportedModelError, match="has no partial embedding"):
+        sv.VocabularyCallback(tiny_model("bert"))
+
+
+def test_callback_keeps_the_fingerprint() -> None:
+    """In the state that the Trainer writes to each checkpoint."""
+    model = shrunk()
+
+    state = sv.VocabularyCallback(model).state()
+
+    fingerprint = sv.vocabulary_of(model).fingerprint
+    assert state == {"args": {}, "attributes": {"vocabulary_fingerprint": fingerprint}}
+
+
+def test_callback_is_made_anew_from_its_state() -> None:
+    """The Trainer does so on request; the model comes when training begins."""
+    model = shrunk()
+    state = sv.VocabularyCallback(model).state()
+
+    again = sv.VocabularyCallback(**state["args"])
+    begin(again, model, TrainerState())
+
+    assert again.state() == state
+
+
+def test_on_save_writes_the_vocabulary(tmp_path: Path) -> None:
+    """Beside the checkpoint."""
+    model, state = shrunk(), TrainerState(global_step=7)
+    folder = tmp_path / "checkpoint-7"
+    folder.mkdir()
+
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    sv.VocabularyCallback(model).on_save(arguments, state, TrainerControl())
+
+    assert sv.PartialVocabulary.load(folder / VOCABULARY_FILE) == sv.vocabulary_of(model)
+
+
+def test_on_save_writes_nothing_on_other_machines(tmp_path: Path) -> None:
+    """One process writes."""
+    model, state = shrunk(), TrainerState(global_step=7, is_world_process_zero=False)
+    (tmp_path / "checkpoint-7").mkdir()
+
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    sv.VocabularyCallback(model).on_save(arguments, state, TrainerControl())
+
+    assert not list((tmp_path / "checkpoint-7").iterdir())
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_on_train_begin_compares_fingerprints(seed: int) -> None:
+    """The same V′ goes on, another of the same size is refused."""
+    model, other = shrunk(), shrunk(seed=seed)
+    state = TrainerState()
+    state.stateful_callbacks = {"VocabularyCallback": sv.VocabularyCallback(other).state()}  # type: ignore[assignment]
+    theirs, ours = (sv.vocabulary_of(m).fingerprint[:12] for m in (other, model))
+
+    if seed == 0:
+        begin(sv.VocabularyCallback(model), model, state)
+        return
+    message = (
+        f"The checkpoint was made with the partial vocabulary {theirs}, but the model has {ours}: "
+        "the optimizer's moments belong to other tokens. Shrink the model with the "
+        "vocabulary.safetensors that lies in the checkpoint, or start afresh."
+    )
+    with pytest.raises(VocabularyMismatchError, match=f"^{re.escape(message)}$"):
+        begin(sv.VocabularyCallback(model), model, state)
+
+
+def test_on_train_begin_refuses_a_model_that_was_restored() -> None:
+    """A callback that watches nothing would be no help."""
+    model = shrunk()
+    callback = sv.VocabularyCallback(model)
+    sv.restore(model)
+
+    with pytest.raises(UnsupportedModelError, match="has no partial embedding"):
+        begin(callback, model, TrainerState())
+
+
+@pytest.mark.parametrize("size", [30, 60])
+def test_check_optimizer_state_refuses_other_shapes(size: int) -> None:
+    """Fused AdamW would read and write past the end."""
+    model, other = shrunk(), shrunk(size)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    optimizer.load_state_dict(stepped(other, fused=True).state_dict())
+    shapes = [(len(sv.vocabulary_of(m)), 32) for m in (other, model)]
+    message = (
+        "The optimizer's `exp_avg` for `bert.embeddings.word_embeddings.weight` has shape "
+        f"{shapes[0]}, expected {shapes[1]}: the checkpoint was made with another partial "
+        "vocabulary. Shrink the model with that one, or start afresh."
+    )
+
+    with pytest.raises(VocabularyMismatchError, match=f"^{re.escape(message)}$"):
+        check_optimizer_state(model, optimizer)
+
+
+def test_check_optimizer_state_allows_its_own() -> None:
+    """Step counts are of another shape by nature."""
+    model = shrunk()
+
+    check_optimizer_state(model, stepped(model))
+
+
+def test_check_optimizer_state_allows_a_fresh_optimizer() -> None:
+    """There is nothing to compare."""
+    model = shrunk()
+
+    check_optimizer_state(model, torch.optim.AdamW(model.parameters()))
