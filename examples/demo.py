@@ -72,8 +72,7 @@ def different_tensors(one: str, other: str) -> list[str]:
         return [
             name
             for name in names
-            if name not in shared
-            or not torch.equal(ours.get_tensor(name), theirs.get_tensor(name))
+            if name not in shared or not torch.equal(ours.get_tensor(name), theirs.get_tensor(name))
         ]
 
 

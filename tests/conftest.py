@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, below
 
-from tests import tiny_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from tests import tiny_tokenizers
+
+# Tiny models gain nothing from more, and on a busy machine threads wait for each other.
+torch.set_num_threads(1)
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

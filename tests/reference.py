@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tests.models import FULL_VOCAB_SIZE
 from torch import Tensor, nn
 
 from subvocab.vocabulary import PartialVocabulary
+from tests.models import FULL_VOCAB_SIZE
 
 CLIP = 0.05
 """Small enough to be active at every step of these tests."""

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.models import FULL_VOCAB_SIZE, tiny_model
-from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 import subvocab as sv
 from subvocab.model.checkpoint import VOCABULARY_FILE
 from subvocab.model.shrink import partial_embeddings
+from tests.models import FULL_VOCAB_SIZE, tiny_model
+from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of
 
 EOS = 1
 VOCABULARY = drawn_vocabulary().union([EOS])

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.properties.strategies import token_counts
 
 from subvocab.vocabulary import TokenCounts
+from tests.properties.strategies import token_counts
 
 NOTHING = TokenCounts(np.zeros(7, dtype=np.int64))
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+
+import subvocab as sv
+from subvocab.model.shrink import partial_embeddings
 from tests.models import CONFIGS, HEADS, random_batch, tiny_config, tiny_model
 from tests.reference import (
     OPTIMIZERS,
@@ -17,9 +20,6 @@ from tests.reference import (
     train,
     unused_ids,
 )
-
-import subvocab as sv
-from subvocab.model.shrink import partial_embeddings
 
 STEPS = 2
 HEADS_WITHOUT_VOCABULARY = ("sequence", "token", "question", "choice", "encoder")

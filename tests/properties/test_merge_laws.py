@@ -12,6 +12,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+
+from subvocab.storage import FullMatrix, expand_checkpoint, merge_rows, read_checkpoint
+from subvocab.vocabulary import PartialVocabulary
 from tests.properties.strategies import (
     DrawnMatrix,
     layouts,
@@ -19,9 +22,6 @@ from tests.properties.strategies import (
     partial_vocabularies,
     write_checkpoint,
 )
-
-from subvocab.storage import FullMatrix, expand_checkpoint, merge_rows, read_checkpoint
-from subvocab.vocabulary import PartialVocabulary
 
 Layout = tuple[dict[str, DrawnMatrix], list[list[str]]]
 fewer = settings(max_examples=40, deadline=None)

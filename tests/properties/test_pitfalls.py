@@ -14,6 +14,10 @@ import pytest
 import torch
 import transformers as hf
 from safetensors.torch import load_file
+from torch import nn
+
+import subvocab as sv
+from subvocab.model.shrink import partial_embeddings
 from tests.models import FULL_VOCAB_SIZE, random_batch, tiny_model
 from tests.reference import (
     assert_equal_states,
@@ -23,10 +27,6 @@ from tests.reference import (
     train,
     unused_ids,
 )
-from torch import nn
-
-import subvocab as sv
-from subvocab.model.shrink import partial_embeddings
 
 pytestmark = pytest.mark.filterwarnings(  # peft asks transformers by an old name
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"

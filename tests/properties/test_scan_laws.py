@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import tiny_tokenizers
 from tokenizers import Tokenizer
 
 from subvocab.data import scan, words
 from subvocab.data.word_rules import word_rule
+from tests import tiny_tokenizers
 
 SIZE = 30
 ROWS = st.lists(st.lists(st.integers(0, SIZE - 1), max_size=6), max_size=12)
@@ -91,8 +91,15 @@ def test_counts_of_shards_add_up(rows: list[list[int]], data: st.DataObject) -> 
     assert parts == scan(rows, full_vocab_size=SIZE)
 
 
-@cache
 def _tokenizer(name: str) -> Tokenizer:
+    """Give a tokenizer without the truncation that another test may have left on it."""
+    tokenizer = _loaded(name)
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+@cache
+def _loaded(name: str) -> Tokenizer:
     if name in TINY:
         tiny: Tokenizer = getattr(tiny_tokenizers, name)()
         return tiny

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.properties.strategies import matrices, partial_vocabularies
 
 from subvocab.errors import OutOfVocabularyError
 from subvocab.vocabulary import PartialVocabulary
+from tests.properties.strategies import matrices, partial_vocabularies
 
 
 @given(partial_vocabularies())

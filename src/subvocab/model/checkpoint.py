@@ -82,6 +82,7 @@ def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None
         **kwargs: For ``save_pretrained``.
 
     Raises:
+        CheckpointError: If the matrix was saved under a name that is not the model's own.
         UnsupportedModelError: If the model is not shrunk, or has no ``save_pretrained``.
     """
     if not hasattr(model, "save_pretrained"):
@@ -94,24 +95,35 @@ def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None
     with compact_state_dicts(model):
         model.save_pretrained(folder, **kwargs)
     vocabulary.save(folder / VOCABULARY_FILE)
-    saved = read_checkpoint(folder).tensors
-    tables = {
-        f"{name}.weight": {
-            "dtype": STORED_DTYPES[module.weight.dtype],
-            "base_dtype": module.table.matrix.dtype,
-            "base_fingerprint": module.table.matrix.fingerprint,
-        }
-        for name, module in partial_embeddings(model).items()
-        if f"{name}.weight" in saved  # of tied names one is saved
-    }
     description = {
         "format_version": FORMAT_VERSION,
         "base": model.config.name_or_path,
         "vocabulary_fingerprint": vocabulary.fingerprint,
-        "tables": tables,
+        "tables": _saved_tables(model, folder),
     }
     with replacing(folder / DESCRIPTION_FILE) as staged:
         staged.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def _saved_tables(model: PreTrainedModel, folder: Path) -> dict[str, dict[str, str]]:
+    """Describe the tables of a checkpoint; of the names of a tied one, the one that was saved."""
+    saved = read_checkpoint(folder).tensors
+    tables = {}
+    missing = {id(m.weight): name for name, m in partial_embeddings(model).items()}
+    for name, module in partial_embeddings(model).items():
+        if f"{name}.weight" in saved:
+            missing.pop(id(module.weight), None)
+            tables[f"{name}.weight"] = {
+                "dtype": STORED_DTYPES[module.weight.dtype],
+                "base_dtype": module.table.matrix.dtype,
+                "base_fingerprint": module.table.matrix.fingerprint,
+            }
+    if missing:
+        raise CheckpointError(
+            f"`{listed(list(missing.values()))}.weight` was saved in {folder} under another name, "
+            "so it could not be merged. Save the model whole with `save_pretrained`."
+        )
+    return tables
 
 
 def merge(compact: StrPath, *, base: StrPath, out: StrPath, progress: bool = True) -> Path:

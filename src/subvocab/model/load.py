@@ -213,15 +213,25 @@ def _lazy_state_dict(
     files: ExitStack,
     dtype: torch.dtype,
 ) -> Mapping[str, Any]:
-    """Give a checkpoint's tensors unread; those with the shape of a table as its rows."""
+    """Give a checkpoint's tensors unread; those that may be a table as its rows."""
     shapes = {tuple(table.parameter.shape) for table in tables}
+    tall = {name for name, tensor in checkpoint.tensors.items() if tensor.shape in shapes}
+    ends = {_end(f"{owner}.weight") for table in tables for owner in table.owners}
+    # Names may differ between file and model; but where some agree, another tensor of that
+    # shape is something else, such as the positions of a model with as few tokens.
+    chosen = {name for name in tall if _end(name) in ends} or tall
     opened = {path: files.enter_context(safe_open(path, "pt")) for path in checkpoint.files}
     return {
         name: LazyRows(FullMatrix(tensor), vocabulary.token_ids, dtype)
-        if tensor.shape in shapes
+        if name in chosen
         else opened[tensor.path].get_slice(name)
         for name, tensor in checkpoint.tensors.items()
     }
+
+
+def _end(name: str) -> tuple[str, ...]:
+    """Give the last two parts of a tensor's name."""
+    return tuple(name.split(".")[-2:])
 
 
 def _resolve_dtype(

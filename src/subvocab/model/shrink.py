@@ -28,6 +28,9 @@ Model = TypeVar("Model", bound=nn.Module)
 class Shrunk(Generic[Model]):
     """A model that was shrunk in place; as a context manager it restores the model on any exit.
 
+    Args:
+        model: The model.
+
     Attributes:
         model: The model itself, the same object as before.
     """

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests import tiny_tokenizers
 from typer.testing import CliRunner
 
 from subvocab.cli.app import app
 from subvocab.data import scan
 from subvocab.vocabulary import TokenCounts
+from tests import tiny_tokenizers
 
 TEXTS = ["the cat sat", "the dog didn't"]
 

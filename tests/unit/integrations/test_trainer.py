@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import random_batch, tiny_model
-from tests.reference import drawn_vocabulary, ids_of
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 import subvocab as sv
 from subvocab.errors import UnsupportedModelError, VocabularyMismatchError
 from subvocab.integrations.trainer import check_optimizer_state
 from subvocab.model.checkpoint import VOCABULARY_FILE
+from tests.models import random_batch, tiny_model
+from tests.reference import drawn_vocabulary, ids_of
 
 VOCABULARY = drawn_vocabulary()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.models import DIM, FULL_VOCAB_SIZE, tiny_model
-from tests.reference import drawn_vocabulary
 from torch import nn
 
 import subvocab as sv
 from subvocab.errors import UnsupportedModelError
+from tests.models import DIM, FULL_VOCAB_SIZE, tiny_model
+from tests.reference import drawn_vocabulary
 
 
 @pytest.mark.parametrize("family", ["bert", "t5", "bart", "albert"])

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate import Accelerator
 from safetensors.torch import load_file
-from tests.models import CONFIGS, FULL_VOCAB_SIZE, random_batch, tiny_model
-from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of, train
 from torch import nn
 
 import subvocab as sv
@@ -26,6 +24,8 @@ from subvocab.model.checkpoint import (
     read_description,
 )
 from subvocab.model.shrink import partial_embeddings
+from tests.models import CONFIGS, FULL_VOCAB_SIZE, random_batch, tiny_model
+from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of, train
 
 VOCABULARY = drawn_vocabulary()
 CLASSIFIER = hf.AutoModelForSequenceClassification

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import CONFIGS, FULL_VOCAB_SIZE, random_batch, tiny_model
-from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of, unused_ids
 from torch import nn
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
@@ -20,6 +18,8 @@ from subvocab.model.embedding import make_partial, partial_class
 from subvocab.model.shrink import partial_embeddings
 from subvocab.model.table import PartialTable
 from subvocab.model.tensors import spilled
+from tests.models import CONFIGS, FULL_VOCAB_SIZE, random_batch, tiny_model
+from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of, unused_ids
 
 VOCABULARY = drawn_vocabulary()
 UNUSED = unused_ids(VOCABULARY)

@@ -16,13 +16,13 @@ import pytest
 import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
-from tests.models import CONFIGS, FULL_VOCAB_SIZE, HEADS, random_batch, tiny_config, tiny_model
-from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of, train, unused_ids
 
 import subvocab as sv
 from subvocab.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError
 from subvocab.model.load import local_folder
 from subvocab.model.shrink import partial_embeddings
+from tests.models import CONFIGS, FULL_VOCAB_SIZE, HEADS, random_batch, tiny_config, tiny_model
+from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of, train, unused_ids
 
 VOCABULARY = drawn_vocabulary()
 EVERY_ID = torch.arange(FULL_VOCAB_SIZE)
@@ -427,3 +427,16 @@ def test_from_pretrained_never_holds_the_matrix(tmp_path: Path) -> None:
     assert peak(options="{'dtype': 'bfloat16'}") < 15_000_000
     saving = f"model.save_pretrained({str(tmp_path / 'out')!r})"
     assert peak(then=saving) < 25_000_000
+
+
+def test_from_pretrained_leaves_positions_of_the_same_shape_alone(tmp_path: Path) -> None:
+    """A small vocabulary may have as many tokens as there are positions."""
+    hf.BertModel(tiny_config("bert", max_position_embeddings=FULL_VOCAB_SIZE)).save_pretrained(
+        tmp_path
+    )
+
+    model = sv.from_pretrained(hf.AutoModel, tmp_path, VOCABULARY)
+
+    assert model.embeddings.position_embeddings.weight.shape[0] == FULL_VOCAB_SIZE
+    whole = hf.AutoModel.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(whole[key], value) for key, value in model.state_dict().items())

@@ -11,6 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
+import subvocab as sv
+from subvocab.errors import UnsupportedModelError
+from subvocab.model.embedding import LOOKUP_NAME
+from subvocab.model.shrink import partial_embeddings
 from tests.models import CONFIGS, FULL_VOCAB_SIZE, tiny_config, tiny_model
 from tests.reference import (
     OPTIMIZERS,
@@ -19,12 +25,6 @@ from tests.reference import (
     drawn_vocabulary,
     ids_of,
 )
-from torch import nn
-
-import subvocab as sv
-from subvocab.errors import UnsupportedModelError
-from subvocab.model.embedding import LOOKUP_NAME
-from subvocab.model.shrink import partial_embeddings
 
 VOCABULARY = drawn_vocabulary()
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from tests.models import CONFIGS, FULL_VOCAB_SIZE, HEADS, tiny_config, tiny_model
 from torch import nn
 
 from subvocab.errors import UnsupportedModelError, VocabularyMismatchError
 from subvocab.model.tables import find_tables
+from tests.models import CONFIGS, FULL_VOCAB_SIZE, HEADS, tiny_config, tiny_model
 
 OWNERS = {
     family: {
