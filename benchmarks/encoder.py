@@ -18,16 +18,17 @@ PARTIAL_VOCAB_SIZE = 12_500
 BATCH = (4, 32)
 
 
-def config(vocab_size: int = FULL_VOCAB_SIZE) -> BertConfig:
+def config(vocab_size: int = FULL_VOCAB_SIZE, **changes: Any) -> BertConfig:
     """Describe the encoder.
 
     Args:
         vocab_size: Rows of its table.
+        **changes: To other sizes.
 
     Returns:
         Its configuration.
     """
-    return BertConfig(vocab_size=vocab_size, num_hidden_layers=1, pad_token_id=0)
+    return BertConfig(vocab_size=vocab_size, num_hidden_layers=1, pad_token_id=0, **changes)
 
 
 def vocabulary() -> PartialVocabulary:

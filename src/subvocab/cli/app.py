@@ -5,8 +5,11 @@ Commands import what is heavy when they run, so that ``--help`` is quick.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from subvocab import __version__
 from subvocab.cli.console import exits_cleanly
 from subvocab.cli.finetune import finetune
 from subvocab.cli.inspect import inspect
@@ -23,8 +26,26 @@ app = typer.Typer(
 )
 
 
+def _print_version(*, wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        typer.echo(f"subvocab {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _start() -> None:
+def _start(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=lambda wanted: _print_version(wanted=wanted),
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
     """Keep the name of a command necessary, however few there are."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,7 +40,7 @@ def exits_cleanly(command: Callable[Options, None]) -> Callable[Options, None]:
             _fail(str(error), ERROR_STATUS)
         except OSError as error:
             named = f"{error.filename}: " if error.filename else ""
-            _fail(f"{named}{error.strerror or error}.", ERROR_STATUS)
+            _fail(f"{named}{str(error.strerror or error).rstrip('.')}.", ERROR_STATUS)
         except KeyboardInterrupt:
             _fail("Interrupted; nothing was written.", INTERRUPTED_STATUS)
 
@@ -82,6 +83,8 @@ def quiet_libraries() -> bool:
     # A fresh classification head is what is wanted here, not something to be reported.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    # What it logs it raises too, and then it is said once, by the command.
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     if not watched:
         datasets.disable_progress_bars()
     return watched
@@ -91,9 +94,20 @@ def print_json(values: Mapping[str, object]) -> None:
     """Print one JSON object on the standard output.
 
     Args:
-        values: What to print.
+        values: What to print. Numbers that JSON lacks become null.
     """
-    typer.echo(json.dumps(dict(values)))
+    typer.echo(json.dumps(_finite(values), allow_nan=False))
+
+
+def _finite(value: object) -> object:
+    """Replace NaN and infinities, at any depth, by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return value
 
 
 def print_table(title: str, rows: Mapping[str, str]) -> None:
@@ -105,8 +119,9 @@ def print_table(title: str, rows: Mapping[str, str]) -> None:
     """
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
-    table = Table(title=title, show_header=False, title_justify="left")
+    table = Table(title=Text(title, "table.title"), show_header=False, title_justify="left")
     table.add_column()
     table.add_column(justify="right")
     for name, value in rows.items():

@@ -33,11 +33,13 @@ def finetune(
         str | None,
         typer.Option(metavar="DIR_OR_NAME", help="If it does not lie beside the model."),
     ] = None,
-    epochs: Annotated[float, typer.Option(min=0, help="Passes over the training data.")] = 3.0,
+    epochs: Annotated[
+        float, typer.Option(min=0, max=1e6, help="Passes over the training data.")
+    ] = 3.0,
     learning_rate: Annotated[float, typer.Option(min=0, help="At its peak.")] = 2e-5,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a step.")] = 32,
     max_length: Annotated[int, typer.Option(min=1, help="Tokens to truncate a text to.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all that is random.")] = 42,
     full: Annotated[
         bool, typer.Option("--full", help="Train the ordinary way, with the whole matrix.")
     ] = False,
@@ -51,9 +53,11 @@ def finetune(
         finetune_classifier,
     )
     from subvocab.model.load import local_folder  # noqa: PLC0415
+    from subvocab.storage import read_checkpoint  # noqa: PLC0415
 
     progress = quiet_libraries()
     folder = local_folder(model)
+    read_checkpoint(folder)  # what is no model is not asked for its tokenizer
     job = FineTuning(
         model=str(folder),
         train=train,

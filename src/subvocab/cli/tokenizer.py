@@ -51,13 +51,19 @@ def _from_pretrained(name: str) -> Any:
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # what is raised depends on the files, and on the network
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"No tokenizer could be loaded from {name}: {reason.rstrip('.')}. Name a folder with a "
             "`tokenizer.json`, or a name on the Hub that can be reached."
         ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # made up from the model's configuration
+        raise DataError(
+            f"No tokenizer lies in {name}: all that is known are {len(tokenizer)} special tokens. "
+            "Name a folder with a `tokenizer.json`, or that file."
+        )
+    return tokenizer
 
 
 def load_training_tokenizer(name: str, model: Path) -> Any:

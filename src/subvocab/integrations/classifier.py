@@ -36,9 +36,11 @@ from transformers import (
 from subvocab._atomic import check_new_folder, staged_folder
 from subvocab.data import scan
 from subvocab.data.labelled import LabelledTexts, load_labelled_texts
+from subvocab.errors import CheckpointError, DataError
 from subvocab.integrations.trainer import VocabularyCallback
 from subvocab.model.accounting import ParameterCounts, PeakMemory, count_parameters
 from subvocab.model.load import from_pretrained, local_folder
+from subvocab.storage import read_checkpoint
 from subvocab.vocabulary import TokenCounts
 
 TRAIN_SPLITS = ("train",)
@@ -117,13 +119,13 @@ def finetune_classifier(job: FineTuning) -> FineTuned:
 
     Raises:
         CheckpointError: If the model is missing or damaged, or ``out`` holds something.
-        DataError: If the data cannot be loaded.
+        DataError: If the data cannot be loaded, or ``max_length`` leaves no room for text.
         UnsupportedModelError: If the model cannot be shrunk.
     """
     check_new_folder(job.out)
     seconds: dict[str, float] = {}
     folder = local_folder(job.model)
-    full_vocab_size = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
+    full_vocab_size = _full_vocab_size(folder)
     with _timed(seconds, "tokenize"):
         train, evaluation = _load_texts(job)
         train_rows, eval_rows = _tokenized(train, job), _tokenized(evaluation, job)
@@ -158,6 +160,19 @@ def finetune_classifier(job: FineTuning) -> FineTuned:
     )
 
 
+def _full_vocab_size(folder: Path) -> int:
+    """Read |V|, and see before the long work that the weights are there and whole."""
+    read_checkpoint(folder)
+    try:
+        return int(AutoConfig.from_pretrained(folder).get_text_config().vocab_size)
+    except (AttributeError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise CheckpointError(
+            f"The configuration in {folder} is of no language model: {reason}. Give the folder "
+            "that `save_pretrained` wrote."
+        ) from error
+
+
 def _load_texts(job: FineTuning) -> tuple[LabelledTexts, LabelledTexts]:
     """Load both splits; the first settles columns and classes."""
     train = load_labelled_texts(
@@ -178,6 +193,12 @@ def _load_texts(job: FineTuning) -> tuple[LabelledTexts, LabelledTexts]:
 
 def _tokenized(texts: LabelledTexts, job: FineTuning) -> Any:
     """Encode texts, truncated but not padded: the collator pads."""
+    added = job.tokenizer.num_special_tokens_to_add(pair=len(texts.text_columns) > 1)
+    if job.max_length <= added:
+        raise DataError(
+            f"`max_length` is {job.max_length}, but the tokenizer adds {added} special tokens to "
+            "each text. Leave room for more than those."
+        )
 
     def encode(rows: dict[str, list[str]]) -> Any:
         sides = [rows[name] for name in texts.text_columns]
@@ -213,6 +234,7 @@ def _load_model(
         "num_labels": len(label_names),
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: number for number, name in enumerate(label_names)},
+        "ignore_mismatched_sizes": True,  # the head of another task gives way to a fresh one
     }
     auto_class = AutoModelForSequenceClassification
     if job.full:

@@ -6,6 +6,7 @@ state that belongs to other rows: fused AdamW even writes past the end of a smal
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from subvocab.model.checkpoint import VOCABULARY_FILE
 from subvocab.model.shrink import partial_embeddings, vocabulary_of
 
 FINGERPRINT = "vocabulary_fingerprint"
+ROW_MIXING_OPTIMIZERS = ("Adafactor", "LAMB", "LARS", "Muon", "SAM", "Shampoo", "SOAP")
+"""A step of theirs on one row depends on the others, or on how many there are."""
 
 
 class VocabularyCallback(TrainerCallback, ExportableState):
@@ -99,6 +102,7 @@ class VocabularyCallback(TrainerCallback, ExportableState):
                 f"model with the {VOCABULARY_FILE} that lies in the checkpoint, or start afresh."
             )
         check_optimizer_state(kwargs["model"], kwargs["optimizer"])
+        warn_of_inexact_optimizer(kwargs["model"], kwargs["optimizer"])
 
 
 def check_optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -124,3 +128,30 @@ def check_optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimiz
                     f"expected {tuple(module.weight.shape)}: the checkpoint was made with another "
                     "partial vocabulary. Shrink the model with that one, or start afresh."
                 )
+
+
+def warn_of_inexact_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Warn where the result is right, but not what full fine-tuning gives.
+
+    Args:
+        model: A shrunk model.
+        optimizer: Its optimizer.
+    """
+    held = {id(module.weight) for module in partial_embeddings(model).values()}
+    kind = type(getattr(optimizer, "optimizer", optimizer)).__name__  # accelerate wraps it
+    for group in optimizer.param_groups:
+        if not any(id(parameter) in held for parameter in group["params"]):
+            continue
+        if kind.lower().startswith(tuple(name.lower() for name in ROW_MIXING_OPTIMIZERS)):
+            warnings.warn(
+                f"`{kind}` steps each row of the embedding by all of them, so training with the "
+                "rows of a partial vocabulary differs from full fine-tuning. AdamW and SGD do not.",
+                stacklevel=2,
+            )
+        if group.get("weight_decay"):
+            warnings.warn(
+                f"Weight decay of {group['weight_decay']:g} falls on the embedding: full "
+                "fine-tuning would shrink the unused rows too, which stay here as they were. "
+                "All else is equal.",
+                stacklevel=2,
+            )

@@ -8,7 +8,7 @@ or normalise in embedding classes of their own.
 from __future__ import annotations
 
 import copy
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from subvocab.errors import VocabularyMismatchError
 from subvocab.model.out_of_vocabulary import checked_partial_ids, partial_ids_or_absent
 from subvocab.model.table import PartialTable
+from subvocab.vocabulary.partial import ABSENT
 
 LOOKUP_NAME = "token_lookup"
 TOKEN_IDS_KEY = "token_ids"  # noqa: S105 - not that kind of token
@@ -107,12 +108,6 @@ class PartialEmbedding(nn.Embedding):
         """Name the class by the one it came from: this one has no module to be imported from."""
         return _new_instance, (self.whole_class,), self.__dict__.copy()
 
-    def __copy__(self) -> Self:
-        """Share everything, as ``copy.copy`` of any module does."""
-        twin = self.__class__.__new__(self.__class__)
-        twin.__dict__.update(self.__dict__)
-        return twin
-
 
 _partial_classes: dict[type, type[PartialEmbedding]] = {}
 
@@ -150,11 +145,12 @@ def make_partial(module: nn.Embedding, weight: nn.Parameter, table: PartialTable
                 f"The padding id {module.padding_idx} is not in the partial vocabulary of "
                 f"{len(vocabulary):,}. Add it with `vocabulary.union([{module.padding_idx}])`."
             )
-        module.padding_idx = int(vocabulary.lookup[module.padding_idx])
+        module.padding_idx = int(np.searchsorted(vocabulary.token_ids, module.padding_idx))
     module.weight = weight
     module.num_embeddings = len(vocabulary)
-    lookup = torch.tensor(vocabulary.lookup, device=weight.device)
-    module.register_buffer(LOOKUP_NAME, lookup, persistent=False)
+    lookup = torch.full((vocabulary.full_vocab_size,), ABSENT, dtype=torch.int32)
+    lookup[torch.tensor(vocabulary.token_ids)] = torch.arange(len(vocabulary), dtype=torch.int32)
+    module.register_buffer(LOOKUP_NAME, lookup.to(weight.device), persistent=False)
     module.__class__ = partial_class(type(module))
     vars(module)["table"] = table
 

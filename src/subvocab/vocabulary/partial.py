@@ -117,8 +117,8 @@ class PartialVocabulary:
             >>> PartialVocabulary(np.array([0, 7]), full_vocab_size=50).contains(np.array([7, -1]))
             array([ True, False])
         """
-        inside = (token_ids >= 0) & (token_ids < self.full_vocab_size)
-        return np.asarray(inside & (self.lookup[np.where(inside, token_ids, 0)] != ABSENT))
+        place = np.searchsorted(self.token_ids, token_ids)
+        return np.asarray(self.token_ids[np.minimum(place, len(self) - 1)] == token_ids)
 
     def to_partial(self, token_ids: Integer[np.ndarray, "*batch"]) -> Int32[np.ndarray, "*batch"]:
         """Renumber token ids for the partial embedding matrix: apply f.

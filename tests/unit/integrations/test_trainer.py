@@ -12,7 +12,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 import subvocab as sv
 from subvocab.errors import UnsupportedModelError, VocabularyMismatchError
-from subvocab.integrations.trainer import check_optimizer_state
+from subvocab.integrations.trainer import check_optimizer_state, warn_of_inexact_optimizer
 from subvocab.model.checkpoint import VOCABULARY_FILE
 from tests.models import random_batch, tiny_model
 from tests.reference import drawn_vocabulary, ids_of
@@ -42,7 +42,7 @@ def begin(callback: Any, model: Any, state: TrainerState, optimizer: Any = None)
         state,
         TrainerControl(),
         model=model,
-        optimizer=optimizer or torch.optim.AdamW(model.parameters()),
+        optimizer=optimizer or torch.optim.AdamW(model.parameters(), weight_decay=0),
     )
 
 
@@ -155,3 +155,34 @@ def test_check_optimizer_state_allows_a_fresh_optimizer() -> None:
     model = shrunk()
 
     check_optimizer_state(model, torch.optim.AdamW(model.parameters()))
+
+
+def test_warn_of_inexact_optimizer_names_weight_decay_on_the_embedding() -> None:
+    """It is right for the used rows, and not what full training does to the others."""
+    model = shrunk()
+
+    with pytest.warns(UserWarning, match=re.escape("Weight decay of 0.01 falls on the embedding")):
+        warn_of_inexact_optimizer(model, torch.optim.AdamW(model.parameters()))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adafactor, torch.optim.Muon])
+def test_warn_of_inexact_optimizer_names_those_that_mix_rows(kind: Any) -> None:
+    """Their steps depend on how many rows there are."""
+    model = shrunk()
+    weight = model.get_input_embeddings().weight
+
+    with pytest.warns(UserWarning, match=f"`{kind.__name__}` steps each row of the embedding"):
+        warn_of_inexact_optimizer(model, kind([weight], weight_decay=0))
+
+
+def test_warn_of_inexact_optimizer_is_silent_where_training_is_exact() -> None:
+    """No decay on the embedding, and a step that knows one number at a time."""
+    model = shrunk()
+    weight = model.get_input_embeddings().weight
+    others = [p for p in model.parameters() if p is not weight]
+    groups: list[dict[str, Any]] = [
+        {"params": [weight], "weight_decay": 0.0},
+        {"params": others},
+    ]
+
+    warn_of_inexact_optimizer(model, torch.optim.AdamW(groups, weight_decay=0.1))

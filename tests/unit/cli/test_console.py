@@ -1,0 +1,93 @@
+"""What all commands share: one message, an exit status, and output that programs can read."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import typer
+
+from subvocab.cli.console import check_writable, exits_cleanly, print_json, print_table
+from subvocab.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [
+        (DataError("There is none. Make one."), 2, "There is none. Make one."),
+        (OSError(errno.ENOSPC, "No space left", "/x"), 2, "/x: No space left."),
+        (OSError("No file was found."), 2, "No file was found."),
+        (KeyboardInterrupt(), 130, "Interrupted; nothing was written."),
+    ],
+)
+def test_exits_cleanly_says_one_thing(
+    capsys: pytest.CaptureFixture[str], raised: BaseException, status: int, message: str
+) -> None:
+    """Errors that a person can repair are one line on the standard error."""
+
+    def command() -> None:
+        raise raised
+
+    with pytest.raises(typer.Exit) as ended:
+        exits_cleanly(command)()
+
+    assert ended.value.exit_code == status
+    assert capsys.readouterr() == ("", f"subvocab: {message}\n")
+
+
+def test_exits_cleanly_shows_a_fault_of_ours() -> None:
+    """What nobody expected keeps its traceback."""
+
+    def command() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        exits_cleanly(command)()
+
+
+def test_check_writable_refuses_a_folder(tmp_path: Path) -> None:
+    """A file cannot take the place of a folder."""
+    with pytest.raises(DataError) as caught:
+        check_writable(tmp_path)
+
+    assert str(caught.value) == f"{tmp_path} is a folder, expected the name of a file to write."
+
+
+def test_check_writable_refuses_a_missing_folder(tmp_path: Path) -> None:
+    """Folders are not made in passing: a slip of the pen would make them."""
+    with pytest.raises(DataError) as caught:
+        check_writable(tmp_path / "none" / "file")
+
+    expected = f"There is no folder {tmp_path / 'none'} to write file to. Make it first."
+    assert str(caught.value) == expected
+
+
+def test_check_writable_accepts_what_can_be_written(tmp_path: Path) -> None:
+    """A new file, an old one, and none at all."""
+    (tmp_path / "old").touch()
+
+    for path in (tmp_path / "new", tmp_path / "old", None):
+        check_writable(path)
+
+
+def test_print_json_writes_standard_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """NaN and infinities are no JSON, at any depth."""
+    values = {"a": float("nan"), "b": {"c": [1.5, float("inf")]}, "d": "é", "e": 3}
+
+    print_json(values)
+
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"a": None, "b": {"c": [1.5, None]}, "d": "é", "e": 3}
+    assert printed.count("\n") == 1
+
+
+def test_print_table_takes_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets in names and values are no markup."""
+    print_table("[a] title", {"[red]name": "[/value]"})
+
+    printed = capsys.readouterr().out
+    assert "[a] title" in printed
+    assert "[red]name" in printed
+    assert "[/value]" in printed

@@ -1,0 +1,214 @@
+"""A file or folder is written all at once or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from subvocab._atomic import check_new_folder, replacing, staged_folder
+from subvocab.errors import CheckpointError
+
+
+@pytest.fixture
+def umask() -> Iterator[int]:
+    """Set a umask that no default is likely to equal."""
+    before = os.umask(0o027)
+    yield 0o027
+    os.umask(before)
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _fail_writing(path: Path) -> None:
+    with replacing(path) as staged:
+        staged.write_text("half")
+        raise ZeroDivisionError
+
+
+def _fail_filling(out: Path) -> None:
+    with staged_folder(out) as staged:
+        (staged / "half").touch()
+        raise ZeroDivisionError
+
+
+def test_replacing_writes_the_file_and_nothing_else(tmp_path: Path) -> None:
+    """The staged file has become the target."""
+    with replacing(tmp_path / "file") as staged:
+        staged.write_text("new")
+
+    assert (tmp_path / "file").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_replacing_shows_the_old_file_until_the_end(tmp_path: Path) -> None:
+    """Whoever reads meanwhile reads the old file, whole."""
+    (tmp_path / "file").write_text("old")
+
+    with replacing(tmp_path / "file") as staged:
+        staged.write_text("new")
+        meanwhile = (tmp_path / "file").read_text()
+
+    assert meanwhile == "old"
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_replacing_keeps_the_old_file_on_an_error(tmp_path: Path) -> None:
+    """An error leaves the old file, and no staged one."""
+    (tmp_path / "file").write_text("old")
+
+    with pytest.raises(ZeroDivisionError):
+        _fail_writing(tmp_path / "file")
+
+    assert (tmp_path / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_replacing_leaves_nothing_on_an_error(tmp_path: Path) -> None:
+    """Where there was no file there is none afterwards."""
+    with pytest.raises(ZeroDivisionError):
+        _fail_writing(tmp_path / "file")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replacing_keeps_the_mode_of_the_old_file(tmp_path: Path) -> None:
+    """Who could read the file can read it still."""
+    (tmp_path / "file").touch()
+    (tmp_path / "file").chmod(0o640)
+
+    with replacing(tmp_path / "file"):
+        pass
+
+    assert _mode(tmp_path / "file") == 0o640
+
+
+def test_replacing_honours_the_umask(tmp_path: Path, umask: int) -> None:
+    """A new file gets the mode that `open` would give, not that of a temporary file."""
+    with replacing(tmp_path / "file"):
+        pass
+
+    assert _mode(tmp_path / "file") == 0o666 & ~umask
+    assert os.umask(umask) == umask  # looking at it did not change it
+
+
+def test_replacing_takes_a_mode(tmp_path: Path) -> None:
+    """A copy can be given the mode of what it was copied from."""
+    with replacing(tmp_path / "file", mode=0o604):
+        pass
+
+    assert _mode(tmp_path / "file") == 0o604
+
+
+def test_replacing_puts_a_file_in_the_place_of_a_link(tmp_path: Path) -> None:
+    """What a link leads to may be shared, as blobs in the Hub's cache are: it stays."""
+    (tmp_path / "blob").write_text("shared")
+    (tmp_path / "link").symlink_to("blob")
+
+    with replacing(tmp_path / "link") as staged:
+        staged.write_text("new")
+
+    assert (tmp_path / "blob").read_text() == "shared"
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").read_text() == "new"
+
+
+def test_replacing_leaves_other_hard_links_alone(tmp_path: Path) -> None:
+    """Another name of the old file keeps the old content."""
+    (tmp_path / "other").write_text("shared")
+    (tmp_path / "file").hardlink_to(tmp_path / "other")
+
+    with replacing(tmp_path / "file") as staged:
+        staged.write_text("new")
+
+    assert (tmp_path / "other").read_text() == "shared"
+
+
+def test_staged_folder_becomes_the_folder(tmp_path: Path) -> None:
+    """Files and folders in it come along, and nothing else is left."""
+    with staged_folder(tmp_path / "out") as staged:
+        (staged / "below").mkdir()
+        (staged / "below" / "file").write_text("new")
+        meanwhile = (tmp_path / "out").exists()
+
+    assert not meanwhile
+    assert (tmp_path / "out" / "below" / "file").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_staged_folder_takes_the_place_of_an_empty_one(tmp_path: Path) -> None:
+    """A folder that was made beforehand is as good as none."""
+    (tmp_path / "out").mkdir()
+
+    with staged_folder(tmp_path / "out") as staged:
+        (staged / "file").touch()
+
+    assert (tmp_path / "out" / "file").exists()
+
+
+def test_staged_folder_leaves_nothing_on_an_error(tmp_path: Path) -> None:
+    """An error leaves neither the target nor a hidden folder."""
+    with pytest.raises(ZeroDivisionError):
+        _fail_filling(tmp_path / "out")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_staged_folder_refuses_what_was_filled_meanwhile(tmp_path: Path) -> None:
+    """Of two that write the same folder, the second loses its own work only."""
+
+    def write_while_another_does() -> None:
+        with staged_folder(tmp_path / "out") as staged:
+            (staged / "file").touch()
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "other").touch()
+
+    with pytest.raises(CheckpointError, match="exists already"):
+        write_while_another_does()
+
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "other"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+@pytest.mark.parametrize("held", ["folder", "file", "link", "dead link"])
+def test_check_new_folder_refuses_what_is_there(tmp_path: Path, held: str) -> None:
+    """Nothing is overwritten, be it a file, or a link to an empty folder."""
+    out = tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    if held == "folder":
+        (out / "below").mkdir(parents=True)
+    elif held == "file":
+        out.touch()
+    else:
+        out.symlink_to("empty" if held == "link" else "none")
+
+    with pytest.raises(CheckpointError) as caught:
+        check_new_folder(out)
+
+    assert str(caught.value) == (
+        f"{out} exists already, and nothing is ever overwritten. Name a new folder, or an empty "
+        "one."
+    )
+
+
+def test_check_new_folder_needs_a_folder_to_lie_in(tmp_path: Path) -> None:
+    """Folders above are not made in passing: a slip of the pen would make them."""
+    with pytest.raises(CheckpointError) as caught:
+        check_new_folder(tmp_path / "none" / "out")
+
+    assert (
+        str(caught.value) == f"There is no folder {tmp_path / 'none'} to write `out` in. Make it."
+    )
+
+
+def test_check_new_folder_accepts_a_new_or_empty_one(tmp_path: Path) -> None:
+    """Both can be filled without a loss."""
+    (tmp_path / "empty").mkdir()
+
+    check_new_folder(tmp_path / "empty")
+    check_new_folder(tmp_path / "new")
