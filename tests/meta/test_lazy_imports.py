@@ -9,13 +9,7 @@ import pytest
 
 HEAVY = {"torch", "transformers", "datasets", "numba", "sklearn", "pyarrow", "rich"}
 TORCH = {"torch", "transformers", "accelerate"}
-HELP = "\n".join(
-    (
-        "import sys",
-        "from subvocab.cli.app import app",
-        "app({arguments}, standalone_mode=False)",
-    )
-)
+HELP = "from subvocab.cli.app import app; app({arguments}, standalone_mode=False)"
 
 
 def _imported(program: str) -> set[str]:

@@ -48,5 +48,5 @@ def test_dir_lists_what_is_public() -> None:
 
 def test_unknown_names_are_refused_as_python_does() -> None:
     """`hasattr` and misspelled imports rely on it."""
-    with pytest.raises(AttributeError, match="^module 'subvocab' has no attribute 'prune'$"):
+    with pytest.raises(AttributeError, match=r"^module 'subvocab' has no attribute 'prune'$"):
         _ = subvocab.prune

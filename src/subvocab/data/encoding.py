@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
@@ -54,9 +55,7 @@ class Backend:
     max_length: int | None
     direction: str
 
-    def encode(
-        self, texts: list[Any], *, whole: bool = False
-    ) -> tuple[Int64[np.ndarray, "ids"], Int64[np.ndarray, "texts"]]:
+    def encode(self, texts: list[Any], *, whole: bool = False) -> list[Any]:
         """Encode a batch.
 
         Args:
@@ -64,31 +63,30 @@ class Backend:
             whole: True for the bare ids: no special tokens, nothing truncated.
 
         Returns:
-            All ids side by side, and how many each text has.
+            The encodings; `side_by_side` unpacks them.
         """
         if whole or self.max_length is None:
             self.tokenizer.no_truncation()
         else:
             self.tokenizer.enable_truncation(self.max_length, direction=self.direction)
-        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=not whole)
-        return _side_by_side([encoding.ids for encoding in encodings])
+        encoded: list[Any] = self.tokenizer.encode_batch_fast(texts, add_special_tokens=not whole)
+        return encoded
 
 
 class PlainTextCounter:
-    """Encodes every text.
+    """Encodes every text, the next batch on a thread of its own while the last is unpacked.
 
     Args:
-        encode: Gives the ids of texts or pairs side by side, and how many each has.
+        encode: Gives the ids of each text or pair, as lists or behind ``ids``. No other
+            thread may use what it encodes with.
         counter: Where the ids go.
     """
 
-    def __init__(
-        self,
-        encode: Callable[[list[Any]], tuple[Int64[np.ndarray, "ids"], Int64[np.ndarray, "texts"]]],
-        counter: TokenCounter,
-    ) -> None:
+    def __init__(self, encode: Callable[[list[Any]], list[Any]], counter: TokenCounter) -> None:
         self._encode = encode
         self._counter = counter
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="subvocab-encode")
+        self._pending: tuple[Future[list[Any]], Place] | None = None
 
     def add(self, texts: list[str], seconds: list[str] | None, place: Place) -> None:
         """Count some texts; see `TextCounter`.
@@ -99,7 +97,17 @@ class PlainTextCounter:
             place: Names the place of a text in words.
         """
         batch = texts if seconds is None else list(zip(texts, seconds, strict=True))
-        ids, lengths = self._encode(batch)
+        encoding = self._pool.submit(self._encode, batch)
+        self._unpack()
+        self._pending = encoding, place
+
+    def _unpack(self) -> None:
+        """Count the batch that was encoded last."""
+        if self._pending is None:
+            return
+        encoding, place = self._pending
+        self._pending = None
+        ids, lengths = side_by_side(encoding.result())
 
         def place_of_id(position: int) -> str:
             return place(int(np.searchsorted(np.cumsum(lengths), position, side="right")))
@@ -107,12 +115,23 @@ class PlainTextCounter:
         self._counter.add(Ids(ids, place_of_id))
 
     def finish(self) -> None:
-        """Do nothing: all is counted."""
+        """Count what is still being encoded."""
+        self._unpack()
+        self._pool.shutdown()
 
 
-def _side_by_side(
-    ids: list[list[int]],
+def side_by_side(
+    encodings: list[Any],
 ) -> tuple[Int64[np.ndarray, "ids"], Int64[np.ndarray, "texts"]]:
+    """Unpack what was encoded.
+
+    Args:
+        encodings: Ids as lists, or encodings of `tokenizers`.
+
+    Returns:
+        All ids side by side, and how many each text has.
+    """
+    ids = [encoding if isinstance(encoding, list) else encoding.ids for encoding in encodings]
     lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
     flat = np.fromiter(chain.from_iterable(ids), dtype=np.int64, count=int(lengths.sum()))
     return flat, lengths
@@ -121,7 +140,7 @@ def _side_by_side(
 def caller_encode(
     tokenizer: Any,
     max_length: int | None,
-) -> Callable[[list[Any]], tuple[Int64[np.ndarray, "ids"], Int64[np.ndarray, "texts"]]]:
+) -> Callable[[list[Any]], list[Any]]:
     """Encode by calling a tokenizer, for those that are more than their backend.
 
     Args:
@@ -133,13 +152,11 @@ def caller_encode(
     """
     tokenizer = copy.deepcopy(tokenizer)
 
-    def encode(
-        texts: list[Any],
-    ) -> tuple[Int64[np.ndarray, "ids"], Int64[np.ndarray, "texts"]]:
+    def encode(texts: list[Any]) -> list[Any]:
         paired = bool(texts) and isinstance(texts[0], tuple)
         sides = [list(side) for side in zip(*texts, strict=True)] if paired else [texts]
         encoded = tokenizer(*sides, truncation=max_length is not None, max_length=max_length)
-        return _side_by_side(encoded["input_ids"])
+        return list(encoded["input_ids"])
 
     return encode
 

@@ -150,7 +150,9 @@ def _text_counter(
         encode = encoding.caller_encode(tokenizer, max_length)
         return encoding.PlainTextCounter(encode, counter)
     plain = encoding.PlainTextCounter(backend.encode, counter)
-    return word_counter(backend, plain, counter) or plain
+    # A copy of its own for each: the two are set differently, and work at the same time.
+    another = encoding.backend_of(tokenizer, max_length)
+    return (word_counter(another, plain, counter) if another else None) or plain
 
 
 def _parts(source: Any, *, file_format: str | None, header: bool) -> Iterator[Part]:

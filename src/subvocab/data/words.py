@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from subvocab.data.counting import Ids, TokenCounter
-from subvocab.data.encoding import Backend, Place, PlainTextCounter
+from subvocab.data.encoding import Backend, Place, PlainTextCounter, side_by_side
 from subvocab.data.word_rules import WordRule, word_rule
 
 TOO_LONG = 1 << 40
@@ -148,7 +148,7 @@ class WordCounter:
             else:
                 words.append(" " + key if self._rule.takes_space else key)
                 proven.append(holds(key))
-        ids, lengths = self._backend.encode(words, whole=True)
+        ids, lengths = side_by_side(self._backend.encode(words, whole=True))
         outside = np.repeat(np.arange(len(words)), lengths)[ids >= self._counter.full_vocab_size]
         unproven = ~np.array(proven, dtype=bool)
         unproven[outside] = True
@@ -170,14 +170,19 @@ class WordCounter:
     def _judge(self) -> None:
         """Empty a table that is full; give up if most of a text is new words."""
         if len(self._table) > TABLE_WORDS or self._table_characters > TABLE_CHARACTERS:
-            self.finish()
+            self._hand_over()
         if self._seen_characters > TRIAL_CHARACTERS:
             self._useful = self._encoded_characters < USEFUL_SHARE * self._seen_characters
             if not self._useful:
-                self.finish()
+                self._hand_over()
 
     def finish(self) -> None:
-        """Count the ids of every word as often as the word was used."""
+        """Count what has not been counted yet."""
+        self._hand_over()
+        self._plain.finish()
+
+    def _hand_over(self) -> None:
+        """Count the ids of every word as often as the word was used, and forget the words."""
         lengths = np.where(self._lengths == TOO_LONG, 0, self._lengths)
         ids = np.concatenate([*self._ids, np.empty(0, dtype=np.int64)])
         self._counter.add_times(ids, np.repeat(self._uses, lengths))

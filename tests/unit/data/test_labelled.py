@@ -222,15 +222,15 @@ def test_load_labelled_texts_makes_way_for_the_name_labels(tmp_path: Path) -> No
         (
             {"text": ["a", None], "label": [0, 1]},
             (
-                "Row 1 of {} has nothing in column `text`, expected a value in every row. Take such "
-                "rows out."
+                "Row 1 of {} has nothing in column `text`, expected a value in every row. Take "
+                "such rows out."
             ),
         ),
         (
             {"text": ["a", "b"], "label": [None, 1]},
             (
-                "Row 0 of {} has nothing in column `label`, expected a value in every row. Take such "
-                "rows out."
+                "Row 0 of {} has nothing in column `label`, expected a value in every row. Take "
+                "such rows out."
             ),
         ),
         (
@@ -244,8 +244,8 @@ def test_load_labelled_texts_makes_way_for_the_name_labels(tmp_path: Path) -> No
         (
             {"text": ["a", "b"], "label": [1, 1]},
             (
-                "Column `label` of {} names one class only, `1`, expected two or more. Train on data "
-                "with texts of every class."
+                "Column `label` of {} names one class only, `1`, expected two or more. Train on "
+                "data with texts of every class."
             ),
         ),
         (
@@ -255,8 +255,9 @@ def test_load_labelled_texts_makes_way_for_the_name_labels(tmp_path: Path) -> No
         (
             {"one": ["a", "b"], "two": ["a", "b"], "label": [0, 1]},
             (
-                "`{}` has 2 columns of text, and none of them is named text or sentence. Name one, or "
-                "two that make a pair, in `text_columns`. Its columns: `one` (string), `two` (string)."
+                "`{}` has 2 columns of text, and none of them is named text or sentence. Name "
+                "one, or two that make a pair, in `text_columns`. Its columns: `one` (string), "
+                "`two` (string)."
             ),
         ),
         ({}, "{} has no rows, expected texts and their labels."),

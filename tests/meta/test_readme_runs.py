@@ -1,0 +1,94 @@
+"""What README.md shows works as it is shown, on a tiny model."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import typer
+from transformers import DataCollatorWithPadding, TrainingArguments
+
+import subvocab as sv
+from subvocab.cli.app import app
+from tests import tiny_tokenizers
+from tests.models import tiny_model
+
+TEXT = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(r"^subvocab .*", TEXT, re.MULTILINE)
+COMMAND = typer.main.get_group(app)
+
+
+@pytest.fixture
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Give what the snippets take for granted, by the names that they use."""
+    monkeypatch.chdir(tmp_path)
+    tokenizer = tiny_tokenizers.as_transformers(tiny_tokenizers.wordpiece())
+    tiny_model("bert", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    encoded = tokenizer(tiny_tokenizers.CORPUS)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "logs"), num_train_epochs=1, report_to=[], disable_tqdm=True
+    )
+    arguments.dataloader_pin_memory = False
+    return {
+        "dataset": datasets.Dataset.from_dict({**encoded, "labels": [0, 1, 0, 1]}),
+        "tokenizer": tokenizer,
+        "collator": DataCollatorWithPadding(tokenizer),
+        "args": arguments,
+        "name": str(tmp_path / "base"),
+        "out": str(tmp_path / "out"),
+    }
+
+
+def _run(program: str, names: dict[str, Any]) -> None:
+    exec(compile(program, "README.md", "exec"), names)  # noqa: S102
+
+
+def test_first_snippet_runs(names: dict[str, Any]) -> None:
+    """The quick start starts, and what it saves is the whole model."""
+    _run(PYTHON[0], names)
+
+    whole = names["AutoModelForSequenceClassification"].from_pretrained(names["out"])
+    assert len(whole.get_input_embeddings().weight) == len(names["tokenizer"])
+
+
+def test_second_snippet_runs(names: dict[str, Any]) -> None:
+    """Each statement works by itself: `shrink` on a whole model, the others on a shrunk one."""
+    _run(PYTHON[0], names)
+    load = names["AutoModelForSequenceClassification"].from_pretrained
+    whole = "Trainer(model=model, args=args, train_dataset=dataset, data_collator=collator, "
+
+    for statement in ast.parse(PYTHON[1]).body:
+        program = ast.unparse(statement).replace("Trainer(..., ", whole)
+        names["model"] = load(names["name"])
+        if not program.startswith("sv.shrink("):
+            sv.shrink(names["model"], names["vocabulary"])
+        _run(program, names)
+
+    assert len(load("final").get_input_embeddings().weight) == len(names["tokenizer"])
+
+
+def test_there_are_no_other_snippets() -> None:
+    """A new snippet needs a test of its own."""
+    assert len(PYTHON) == 2
+
+
+def test_every_command_is_shown() -> None:
+    """README shows each command once at least."""
+    assert {line.split()[1] for line in COMMANDS} == set(COMMAND.commands)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command_lines_use_options_that_exist(line: str) -> None:
+    """Nobody is told to type what is refused."""
+    _, name, *words = shlex.split(line, comments=True)
+    command = COMMAND.commands[name]
+    options = {option for parameter in command.params for option in parameter.opts}
+
+    assert {word for word in words if word.startswith("-")} <= options
