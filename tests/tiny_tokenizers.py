@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, wraps
+
 from tokenizers import (
     Regex,
     Tokenizer,
@@ -23,6 +26,18 @@ SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
 BERT_SPECIAL = [*SPECIAL.values(), "[CLS]", "[SEP]"]
 
 
+def _always_alike(build: Callable[[], Tokenizer]) -> Callable[[], Tokenizer]:
+    """Train once a process: where pieces are equally frequent, training chooses by chance."""
+    trained = cache(lambda: build().to_str())
+
+    @wraps(build)
+    def copy_of_it() -> Tokenizer:
+        return Tokenizer.from_str(trained())
+
+    return copy_of_it
+
+
+@_always_alike
 def wordpiece() -> Tokenizer:
     """Build a tokenizer as BERT's.
 
@@ -43,6 +58,7 @@ def wordpiece() -> Tokenizer:
     return tokenizer
 
 
+@_always_alike
 def byte_level() -> Tokenizer:
     """Build a tokenizer as GPT-2's.
 

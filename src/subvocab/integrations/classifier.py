@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -62,7 +62,7 @@ class FineTuning:
         epochs: Passes over the training data.
         learning_rate: At its peak; it falls linearly to zero.
         batch_size: Texts a step.
-        max_length: Tokens to truncate each text to.
+        max_length: Tokens to truncate each text to; no more than the model has positions.
         seed: Of the head's random weights, the order of texts, and dropout.
         full: Whether to train the ordinary way, with the whole matrix.
         progress: Whether to show progress bars.
@@ -125,7 +125,8 @@ def finetune_classifier(job: FineTuning) -> FineTuned:
     check_new_folder(job.out)
     seconds: dict[str, float] = {}
     folder = local_folder(job.model)
-    full_vocab_size = _full_vocab_size(folder)
+    full_vocab_size, positions = _sizes(folder)
+    job = replace(job, max_length=min(job.max_length, positions or job.max_length))
     with _timed(seconds, "tokenize"):
         train, evaluation = _load_texts(job)
         train_rows, eval_rows = _tokenized(train, job), _tokenized(evaluation, job)
@@ -160,11 +161,12 @@ def finetune_classifier(job: FineTuning) -> FineTuned:
     )
 
 
-def _full_vocab_size(folder: Path) -> int:
-    """Read |V|, and see before the long work that the weights are there and whole."""
+def _sizes(folder: Path) -> tuple[int, int]:
+    """Read |V| and the number of positions, 0 if unbounded; see that the weights are whole."""
     read_checkpoint(folder)
     try:
-        return int(AutoConfig.from_pretrained(folder).get_text_config().vocab_size)
+        config = AutoConfig.from_pretrained(folder).get_text_config()
+        return int(config.vocab_size), int(getattr(config, "max_position_embeddings", 0))
     except (AttributeError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise CheckpointError(

@@ -126,9 +126,9 @@ def local_folder(name_or_path: StrPath, *, subfolder: str = "", **hub_options: A
                 snapshot_download(str(name_or_path), allow_patterns=MODEL_FILES, **hub_options)
             )
         except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0].rstrip(".")
             raise CheckpointError(
-                f"`{name_or_path}` is no folder here, and could not be had from the Hub: {reason} "
+                f"`{name_or_path}` is no folder here, and could not be had from the Hub: {reason}. "
                 "Give the path of a model folder, or a name on the Hub."
             ) from error
     return path / subfolder

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -119,14 +120,14 @@ def test_finetune_trains_on_pairs(folder: Path) -> None:
         *("--text-column", "one", "--text-column", "two"), train="pairs.jsonl", eval="pairs.jsonl"
     )
 
-    tokenizer = tiny_tokenizers.wordpiece()
+    tokenizer = Tokenizer.from_file(str(folder / "base" / "tokenizer.json"))
     assert figures["total_tokens"] == 2 * len(tokenizer.encode("the cat", "the dog").ids)
 
 
 def test_finetune_takes_a_lone_tokenizer(folder: Path) -> None:
     """The model's configuration tells the padding token that the file does not."""
     tiny_model("bert").save_pretrained(folder / "alone")
-    tiny_tokenizers.wordpiece().save(str(folder / "lone.json"))
+    shutil.copy(folder / "base" / "tokenizer.json", folder / "lone.json")
 
     figures = _figures("--tokenizer", "lone.json", model="alone")
 
@@ -139,6 +140,16 @@ def test_finetune_prints_what_json_lacks_as_null() -> None:
     figures = _figures(learning_rate="1e30")
 
     assert figures["metrics"]["loss"] is None
+
+
+def test_finetune_truncates_to_the_positions_of_the_model(folder: Path) -> None:
+    """A text of any length trains, whatever is asked for."""
+    row = json.dumps({"text": "the cat sat on the mat " * 40, "label": "pets"})
+    (folder / "long.jsonl").write_text((folder / "train.jsonl").read_text() + row + "\n")
+
+    figures = _figures(train="long.jsonl", max_length="1000")
+
+    assert figures["losses"]
 
 
 def _add_wrong_inputs(folder: Path) -> None:

@@ -33,7 +33,7 @@ def test_load_tokenizer_takes_a_lone_file(lone: Path, name: str) -> None:
     tokenizer = load_tokenizer(str(lone / name))
 
     assert isinstance(tokenizer, Tokenizer)
-    assert tokenizer.encode("the cat").ids == tiny_tokenizers.wordpiece().encode("the cat").ids
+    assert tokenizer.get_vocab() == Tokenizer.from_file(str(lone / "tokenizer.json")).get_vocab()
 
 
 def test_load_tokenizer_refuses_one_that_is_made_up(tmp_path: Path) -> None:
