@@ -62,15 +62,15 @@ def test_second_snippet_runs(names: dict[str, Any]) -> None:
     """Each statement works by itself: `shrink` on a whole model, the others on a shrunk one."""
     _run(PYTHON[0], names)
     load = names["AutoModelForSequenceClassification"].from_pretrained
-    whole = "Trainer(model=model, args=args, train_dataset=dataset, data_collator=collator, "
 
     for statement in ast.parse(PYTHON[1]).body:
-        program = ast.unparse(statement).replace("Trainer(..., ", whole)
+        program = ast.unparse(statement)
         names["model"] = load(names["name"])
         if not program.startswith("sv.shrink("):
             sv.shrink(names["model"], names["vocabulary"])
         _run(program, names)
 
+    _run(PYTHON[0].split("\n\n")[-1].replace("collator)", "collator, callbacks=callbacks)"), names)
     assert len(load("final").get_input_embeddings().weight) == len(names["tokenizer"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -127,8 +127,18 @@ def test_weight_decay_differs_in_unused_rows_only(
     compare(family, "sequence", optimizer, unused_rows_move=True)
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Compute on so many threads for the length of a test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 def test_clipping_is_bitwise_equal_for_thousands_of_rows() -> None:
-    """The norm is summed in blocks: the rows' order keeps its bits, beyond one block too."""
+    """The norm is summed in blocks and by threads: the rows' order keeps its bits."""
 
     def widen(model: Any) -> None:
         torch.manual_seed(3)
