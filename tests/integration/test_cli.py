@@ -77,6 +77,8 @@ def test_finetune_interrupted_leaves_nothing(folder: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts its background jobs with interrupts ignored, and they inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     deadline = time.monotonic() + PATIENCE
     while not list((folder / "tmp").iterdir()):  # made for the Trainer, just before training
