@@ -88,7 +88,10 @@ def test_finetune_interrupted_leaves_nothing(folder: Path) -> None:
     time.sleep(2)
 
     process.send_signal(signal.SIGINT)
-    printed, said = process.communicate(timeout=PATIENCE)
+    try:
+        printed, said = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()  # does nothing to one that has ended
 
     assert process.returncode == 130
     assert (printed, said) == ("", "subvocab: Interrupted; nothing was written.\n")
