@@ -22,7 +22,7 @@ from subvocab.data.word_rules import WordRule, word_rule
 TOO_LONG = 1 << 40
 TABLE_WORDS = 1 << 19
 TABLE_CHARACTERS = 1 << 25
-TRIAL_CHARACTERS = 1 << 19
+TRIAL_CHARACTERS = 1 << 17
 USEFUL_SHARE = 0.5
 TRAILING_SPACE = None
 
