@@ -53,5 +53,5 @@ clean:  ## remove the environment and all that was built
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing into .venv (once; some minutes) ..."
-	$(INSTALL) --editable '.[demo,dev]'
+	$(INSTALL) --editable '.[demo,report,dev]'
 	@touch $@ .venv/.demo

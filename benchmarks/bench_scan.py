@@ -21,7 +21,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from benchmarks.harness import Measured
-from subvocab.data import scan
+from subvocab.data import scan, scan_growth
 
 TOKENS = 100_000_000
 ROW_TOKENS = 128
@@ -30,6 +30,7 @@ MAPPED_ROWS = 20_000
 REPEATS = 3
 MUST_MAP = 20.0
 MUST_TEXT = 1.15
+MUST_GROWTH = 1.5
 
 
 def _seconds(work: Callable[[], object], *, repeats: int = REPEATS) -> float:
@@ -103,6 +104,9 @@ def _id_results(folder: Path) -> Iterator[Measured]:
         where = f"{conditions}, {kind} ids, {os.cpu_count()} cores"
         beside_sum = f"scan, {kind} ids: rate beside np.sum over the buffers"
         where += f", {rate:,.0f} Mtok/s"
+        growing = _seconds(partial(scan_growth, dataset, full_vocab_size=FULL_VOCAB_SIZE))
+        beside_scan = f"scan_growth, {kind} ids: time beside scan"
+        yield Measured(beside_scan, growing / ours, "×", MUST_GROWTH, "1 ×", where)
         yield Measured(beside_sum, floor / ours, "×", None, "0.5 ×", where, more_is_better=True)
         if kind == "uniform":
             some = dataset.select(range(MAPPED_ROWS))
@@ -144,9 +148,12 @@ def _text_results() -> Iterator[Measured]:
     for name, tokenizer in tokenizers.items():
         bare = _seconds(partial(tokenizer.encode_batch, texts))
         ours = _seconds(partial(scan, texts, tokenizer=tokenizer))
+        growing = _seconds(partial(scan_growth, texts, tokenizer=tokenizer))
         where = f"{source}, {len(texts):,} texts, bare {bare:.2f} s, {os.cpu_count()} cores"
         beside_bare = f"scan, texts: time beside bare encode_batch, {name}"
         yield Measured(beside_bare, ours / bare, "×", MUST_TEXT, "1 ×", where)
+        beside_scan = f"scan_growth, texts: time beside scan, {name}"
+        yield Measured(beside_scan, growing / ours, "×", MUST_GROWTH, "1 ×", where)
 
 
 def run() -> list[Measured]:

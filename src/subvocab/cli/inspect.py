@@ -44,12 +44,17 @@ def describe(path: Path) -> dict[str, Any]:
         CheckpointError: If it is nothing that this library reads, or damaged.
     """
     from subvocab.storage import read_checkpoint  # noqa: PLC0415
-    from subvocab.vocabulary import PartialVocabulary, TokenCounts  # noqa: PLC0415
+    from subvocab.vocabulary import (  # noqa: PLC0415
+        PartialVocabulary,
+        TokenCounts,
+        VocabularyGrowth,
+    )
     from subvocab.vocabulary.record import record_kind  # noqa: PLC0415
 
     kind = record_kind(path) if path.is_file() and path.suffix == ".safetensors" else None
-    if kind == "token_counts":
-        counts = TokenCounts.load(path)
+    if kind in ("token_counts", "vocabulary_growth"):
+        value = (TokenCounts if kind == "token_counts" else VocabularyGrowth).load(path)
+        counts = value if isinstance(value, TokenCounts) else value.counts
         return {
             "kind": kind,
             "full_vocab_size": counts.full_vocab_size,
@@ -57,7 +62,7 @@ def describe(path: Path) -> dict[str, Any]:
             "total_tokens": counts.total_tokens,
             "special_tokens": counts.special_token_ids.size,
             "partial_vocab_size": len(counts.partial_vocabulary()),
-            "fingerprint": counts.fingerprint,
+            "fingerprint": value.fingerprint,
         }
     if kind == "partial_vocabulary":
         vocabulary = PartialVocabulary.load(path)

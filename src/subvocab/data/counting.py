@@ -20,6 +20,7 @@ from subvocab.errors import DataError
 IGNORED_LABEL = -100
 JOB_TOKENS = 1 << 20
 LARGEST_COUNT = (1 << 32) - 1
+NOT_YET = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,12 @@ class Ids:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A stretch of ids that one thread counts at a stroke."""
+    """A stretch of ids that one thread counts at a stroke, and the tokens before it."""
 
     ids: Ids
     start: int
     stop: int
+    read: int
 
 
 class _Tally:
@@ -52,9 +54,11 @@ class _Tally:
 
     Args:
         full_vocab_size: |V|.
+        notes_first: Whether to note first occurrences, too.
     """
 
-    def __init__(self, full_vocab_size: int) -> None:
+    def __init__(self, full_vocab_size: int, *, notes_first: bool) -> None:
+        self.first = np.full(full_vocab_size, NOT_YET) if notes_first else None
         self.recent: UInt32[np.ndarray, "full"] = np.zeros(full_vocab_size, dtype=np.uint32)
         self._total: Int64[np.ndarray, "full"] = np.zeros(full_vocab_size, dtype=np.int64)
         self._room = LARGEST_COUNT
@@ -91,10 +95,14 @@ class TokenCounter:
     Args:
         full_vocab_size: |V|.
         threads: How many to count with.
+        notes_first: Whether to note how many tokens came before the first of each id.
     """
 
-    def __init__(self, full_vocab_size: int, *, threads: int) -> None:
+    def __init__(self, full_vocab_size: int, *, threads: int, notes_first: bool = False) -> None:
         self.full_vocab_size = full_vocab_size
+        self.notes_first = notes_first
+        self._read = 0
+        self._direct_first = np.full(full_vocab_size if notes_first else 0, NOT_YET)
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="subvocab-scan")
         self._jobs: deque[Future[None]] = deque()
@@ -124,7 +132,7 @@ class TokenCounter:
         Raises:
             DataError: If an id of these, or of earlier ones, lies outside ``[0, |V|)``.
         """
-        for piece in _pieces(ids):
+        for piece in self._pieces(ids):
             self._waiting.append(piece)
             self._waiting_tokens += piece.stop - piece.start
             if self._waiting_tokens >= JOB_TOKENS:
@@ -144,6 +152,22 @@ class TokenCounter:
         """
         np.add.at(self._direct, token_ids, times)
 
+    def note_first(
+        self,
+        token_ids: Int64[np.ndarray, "length"],
+        positions: Int64[np.ndarray, "length"],
+        read: int,
+    ) -> None:
+        """Note where ids stand that `add_times` counts, among the next tokens read.
+
+        Args:
+            token_ids: The ids; those noted before need not be among them.
+            positions: Where they stand among the next tokens.
+            read: How many those are.
+        """
+        np.minimum.at(self._direct_first, token_ids, self._read + positions)
+        self._read += read
+
     def total(self) -> Int64[np.ndarray, "full"]:
         """Finish the counting.
 
@@ -161,30 +185,48 @@ class TokenCounter:
             np.sum([self._direct, *(tally.total() for tally in self._tallies)], axis=0)
         )
 
+    def first_seen(self) -> Int64[np.ndarray, "full"]:
+        """Tell where each id was first seen, once the counting is finished.
+
+        Returns:
+            By token id, the tokens read before it, -1 if it never came; nothing unless
+            ``notes_first``.
+        """
+        tallies = [tally.first for tally in self._tallies if tally.first is not None]
+        first = np.min([self._direct_first, *tallies], axis=0)
+        return np.where(first == NOT_YET, -1, first)
+
+    def _pieces(self, ids: Ids) -> Iterator[_Piece]:
+        """Cut a long buffer, and keep account of the tokens before each piece."""
+        for start in range(0, ids.values.size, JOB_TOKENS):
+            stop = min(start + JOB_TOKENS, ids.values.size)
+            yield _Piece(ids, start, stop, self._read)
+            if self.notes_first:
+                ignored = ids.values[start:stop] == IGNORED_LABEL if ids.labels else False
+                self._read += stop - start - int(np.count_nonzero(ignored))
+
     def _count(self, pieces: list[_Piece]) -> None:
         """Count some pieces into a tally that no other thread uses."""
-        from subvocab.data.kernel import count_ids  # noqa: PLC0415
+        from subvocab.data.kernel import count_ids, count_new_ids  # noqa: PLC0415
 
         try:
             tally = self._idle.pop()
         except IndexError:
-            tally = _Tally(self.full_vocab_size)
+            tally = _Tally(self.full_vocab_size, notes_first=self.notes_first)
             self._tallies.append(tally)
         tally.make_room(sum(piece.stop - piece.start for piece in pieces))
         for piece in pieces:
             values = piece.ids.values[piece.start : piece.stop]
             if values.dtype not in (np.int32, np.int64):
                 values = values.astype(np.int64)
-            at = count_ids(values, tally.recent, IGNORED_LABEL if piece.ids.labels else 0)
+            skipped = IGNORED_LABEL if piece.ids.labels else 0
+            if tally.first is None:
+                at = count_ids(values, tally.recent, skipped)
+            else:
+                at = count_new_ids(values, tally.recent, skipped, tally.first, piece.read)
             if at >= 0:
                 raise _outside(piece.ids, piece.start + at, self.full_vocab_size)
         self._idle.append(tally)
-
-
-def _pieces(ids: Ids) -> Iterator[_Piece]:
-    """Cut a long buffer."""
-    for start in range(0, ids.values.size, JOB_TOKENS):
-        yield _Piece(ids, start, min(start + JOB_TOKENS, ids.values.size))
 
 
 def _outside(ids: Ids, position: int, full_vocab_size: int) -> DataError:

@@ -98,10 +98,10 @@ class PlainTextCounter:
         """
         batch = texts if seconds is None else list(zip(texts, seconds, strict=True))
         encoding = self._pool.submit(self._encode, batch)
-        self._unpack()
+        self.unpack()
         self._pending = encoding, place
 
-    def _unpack(self) -> None:
+    def unpack(self) -> None:
         """Count the batch that was encoded last."""
         if self._pending is None:
             return
@@ -116,7 +116,7 @@ class PlainTextCounter:
 
     def finish(self) -> None:
         """Count what is still being encoded."""
-        self._unpack()
+        self.unpack()
         self._pool.shutdown()
 
 

@@ -26,7 +26,30 @@ def _count_ids(ids, counts, skipped):  # noqa: ANN001, ANN202
     return -1
 
 
+@no_type_check
+def _count_new_ids(ids, counts, skipped, first, read):  # noqa: ANN001, ANN202
+    """Count ids as above, and note how many were read before the first of each.
+
+    ``first`` says of each id where it was seen first so far, a huge number if never; what
+    has a count need not be looked up in it.
+    """
+    size = np.uint64(counts.size)
+    for position in range(ids.size):
+        token_id = np.uint64(np.int64(ids[position]))
+        if token_id >= size:
+            if ids[position] == skipped:
+                continue
+            return position
+        if counts[token_id] == 0 and read < first[token_id]:
+            first[token_id] = read
+        counts[token_id] += 1
+        read += 1
+    return -1
+
+
 try:
     count_ids = njit(nogil=True, cache=True)(_count_ids)
+    count_new_ids = njit(nogil=True, cache=True)(_count_new_ids)
 except RuntimeError:  # there is no folder to keep compiled code in: compile once a process
     count_ids = njit(nogil=True)(_count_ids)
+    count_new_ids = njit(nogil=True)(_count_new_ids)

@@ -7,6 +7,7 @@ encoded whole.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Hashable
 from itertools import chain
@@ -72,6 +73,7 @@ class WordCounter:
         table.default_factory = table.__len__
         self._table = table
         self._ids: list[Int64[np.ndarray, "ids"]] = []
+        self._first_words: list[int] = []
         self._lengths = np.empty(0, dtype=np.int64)
         self._uses = np.empty(0, dtype=np.int64)
         self._table_characters = 0
@@ -96,10 +98,42 @@ class WordCounter:
         fits = lengths + special.size <= (TOO_LONG - 1 if limit is None else limit)
         for words, sizes in sides:
             kept = words[np.repeat(fits, sizes)]
+            if self._counter.notes_first:
+                self._note_new(kept)
             self._uses += np.bincount(kept, minlength=self._uses.size)
         self._counter.add(Ids(np.tile(special, int(fits.sum())), lambda _at: place(0)))
         self._add_plainly(texts, seconds, place, ~fits)
+        if self._counter.notes_first:
+            self._plain.unpack()  # in the order of reading, so before the next batch
         self._judge()
+
+    def _note_new(self, words: Int64[np.ndarray, "words"]) -> None:
+        """Note where the ids of words stand that have not been used before."""
+        lengths = self._lengths[words]
+        starts = np.cumsum(lengths) - lengths
+        unused = np.flatnonzero(self._uses[words] == 0)
+        new, at = np.unique(words[unused], return_index=True)
+        ids, sizes = self._ids_of(new)
+        inside = np.arange(ids.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        positions = np.repeat(starts[unused[at]], sizes) + inside
+        self._counter.note_first(ids, positions, int(lengths.sum()))
+
+    def _ids_of(
+        self, words: Int64[np.ndarray, "words"]
+    ) -> tuple[Int64[np.ndarray, "ids"], Int64[np.ndarray, "words"]]:
+        """Look up the ids of proven words, side by side, and how many each has.
+
+        Words are ascending; new ones lie together, in what was encoded last.
+        """
+        if not words.size:
+            return np.empty(0, dtype=np.int64), words
+        chunk = bisect_right(self._first_words, int(words[0])) - 1
+        first = self._first_words[chunk]
+        ids = np.concatenate(self._ids[chunk:])
+        lengths = np.where(self._lengths[first:] == TOO_LONG, 0, self._lengths[first:])
+        wanted = np.zeros(lengths.size, dtype=bool)
+        wanted[words - first] = True
+        return ids[np.repeat(wanted, lengths)], lengths[wanted]
 
     def _add_plainly(
         self,
@@ -152,6 +186,7 @@ class WordCounter:
         outside = np.repeat(np.arange(len(words)), lengths)[ids >= self._counter.full_vocab_size]
         unproven = ~np.array(proven, dtype=bool)
         unproven[outside] = True
+        self._first_words.append(self._lengths.size)
         self._ids.append(ids[~np.repeat(unproven, lengths)])
         lengths[unproven] = TOO_LONG
         self._lengths = np.concatenate([self._lengths, lengths])

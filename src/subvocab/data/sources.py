@@ -1,0 +1,109 @@
+"""Tell any source of tokens or texts from any other, and split it into parts that read alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from subvocab._typing import StrPath
+from subvocab.data import hugging_face
+from subvocab.data.columns import TOKEN_COLUMNS
+from subvocab.data.files import parts_of_path
+from subvocab.data.iterables import part_of_array, part_of_iterable
+from subvocab.data.parts import Part, part_of_columns, part_of_table
+from subvocab.errors import DataError
+
+
+def parts_of(source: Any, *, file_format: str | None, header: bool) -> Iterator[Part]:
+    """Split any source into parts that are read alike.
+
+    Args:
+        source: As for `subvocab.scan`.
+        file_format: How files are to be read, or None to go by their names.
+        header: Whether the first line of a CSV or TSV file names its columns.
+
+    Yields:
+        The splits, files or streams.
+
+    Raises:
+        DataError: If it is nothing that can be scanned, or a file cannot be read.
+    """
+    if isinstance(source, str | os.PathLike):
+        yield from _parts_of_path(source, file_format=file_format, header=header)
+    elif hugging_face.is_dataset(source):
+        yield hugging_face.part_of_dataset(source)
+    elif hugging_face.is_iterable_dataset(source):
+        yield hugging_face.part_of_iterable_dataset(source)
+    elif isinstance(source, pa.Table):
+        yield part_of_table(source)
+    elif isinstance(source, pa.RecordBatch):
+        yield part_of_table(pa.Table.from_batches([source]))
+    elif isinstance(source, Mapping):
+        yield from _parts_of_mapping(source, file_format=file_format, header=header)
+    elif isinstance(source, pa.Array | pa.ChunkedArray) or hasattr(source, "__array__"):
+        yield part_of_array(source)
+    elif isinstance(source, Iterable):
+        yield from _parts_of_iterable(source, file_format=file_format, header=header)
+    else:
+        raise DataError(
+            f"A `{type(source).__name__}` cannot be scanned, expected a dataset, a table, an "
+            "iterable of token ids, or a path. Pass one of these."
+        )
+
+
+def _parts_of_path(path: StrPath, *, file_format: str | None, header: bool) -> Iterator[Part]:
+    """Read a saved dataset, or files."""
+    path = Path(path)
+    if path.is_dir() and file_format is None and hugging_face.is_saved_dataset(path):
+        dataset = hugging_face.load_saved_dataset(path)
+        yield from parts_of(dataset, file_format=None, header=header)
+    else:
+        yield from parts_of_path(path, file_format=file_format, header=header)
+
+
+def _parts_of_mapping(
+    source: Mapping[Any, Any], *, file_format: str | None, header: bool
+) -> Iterator[Part]:
+    """Read columns, or splits: the values of splits have columns of their own."""
+    values = list(source.values())
+    if TOKEN_COLUMNS[0] in source or not any(map(_has_columns, values)):
+        yield part_of_columns(source)
+        return
+    for split, value in source.items():
+        for part in parts_of(value, file_format=file_format, header=header):
+            name = f"split `{split}`" + (f" ({part.name})" if part.name else "")
+            yield Part(part.schema, part.read, name=name, total=part.total)
+
+
+def _has_columns(value: object) -> bool:
+    return (
+        hugging_face.is_dataset(value)
+        or hugging_face.is_iterable_dataset(value)
+        or isinstance(value, pa.Table | pa.RecordBatch | Mapping | str | os.PathLike)
+    )
+
+
+def _parts_of_iterable(
+    source: Iterable[Any], *, file_format: str | None, header: bool
+) -> Iterator[Part]:
+    """Read files if paths were given, else rows."""
+    if isinstance(source, Sequence) and source and isinstance(source[0], os.PathLike):
+        for path in source:
+            yield from _parts_of_path(path, file_format=file_format, header=header)
+        return
+    if isinstance(source, Sequence) and source and _names_file(source[0]):
+        raise DataError(
+            f"The first text, {source[0]}, names a file. Pass `pathlib.Path` objects to scan files."
+        )
+    yield part_of_iterable(source)
+
+
+def _names_file(text: object) -> bool:
+    try:
+        return isinstance(text, str) and Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a null character
+        return False
