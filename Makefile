@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types layers docstrings fix check bench clean
+.PHONY: help demo test lint types layers docstrings fix check bench paper clean
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -38,6 +38,9 @@ fix: .venv/.dev  ## format, and repair what can be repaired
 
 bench: .venv/.dev  ## measure speed and memory: a table, and benchmarks/results/*.csv
 	$(BIN)/python -m benchmarks
+
+paper: .venv/.dev  ## the paper's tables and figure, as far as the data at hand allow
+	$(BIN)/python -m paper $(if $(SUBVOCAB_DATA),--data $(SUBVOCAB_DATA))
 
 clean:  ## remove the environment and all that was built
 	rm -rf .venv out build dist .*_cache .hypothesis

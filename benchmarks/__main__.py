@@ -7,7 +7,7 @@ from importlib import import_module
 
 from benchmarks.harness import Measured, save, show
 
-BENCHMARKS = ("scan", "load", "merge", "train")
+BENCHMARKS = ("scan", "load", "merge", "train", "plan")
 
 
 def main() -> None:

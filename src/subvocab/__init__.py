@@ -18,24 +18,26 @@ from subvocab.errors import (
 )
 
 if TYPE_CHECKING:
-    from subvocab.data import scan
+    from subvocab.analysis.savings import ParameterCounts
+    from subvocab.data import scan, scan_growth
     from subvocab.integrations.trainer import VocabularyCallback
-    from subvocab.model.accounting import ParameterCounts, PeakMemory, count_parameters
+    from subvocab.model.accounting import PeakMemory, count_parameters
     from subvocab.model.checkpoint import compact_state_dict, merge, save_compact
     from subvocab.model.load import from_pretrained
     from subvocab.model.shrink import restore, shrink, vocabulary_of
     from subvocab.storage import FullMatrix
-    from subvocab.vocabulary import PartialVocabulary, TokenCounts
+    from subvocab.vocabulary import PartialVocabulary, TokenCounts, VocabularyGrowth
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "FullMatrix": "subvocab.storage",
-    "ParameterCounts": "subvocab.model.accounting",
+    "ParameterCounts": "subvocab.analysis.savings",
     "PartialVocabulary": "subvocab.vocabulary",
     "PeakMemory": "subvocab.model.accounting",
     "TokenCounts": "subvocab.vocabulary",
     "VocabularyCallback": "subvocab.integrations.trainer",
+    "VocabularyGrowth": "subvocab.vocabulary",
     "compact_state_dict": "subvocab.model.checkpoint",
     "count_parameters": "subvocab.model.accounting",
     "from_pretrained": "subvocab.model.load",
@@ -43,6 +45,7 @@ _HOMES = {
     "restore": "subvocab.model.shrink",
     "save_compact": "subvocab.model.checkpoint",
     "scan": "subvocab.data",
+    "scan_growth": "subvocab.data",
     "shrink": "subvocab.model.shrink",
     "vocabulary_of": "subvocab.model.shrink",
 }
@@ -60,6 +63,7 @@ __all__ = [
     "TokenCounts",
     "UnsupportedModelError",
     "VocabularyCallback",
+    "VocabularyGrowth",
     "VocabularyMismatchError",
     "compact_state_dict",
     "count_parameters",
@@ -68,6 +72,7 @@ __all__ = [
     "restore",
     "save_compact",
     "scan",
+    "scan_growth",
     "shrink",
     "vocabulary_of",
 ]

@@ -74,9 +74,18 @@ def test_second_snippet_runs(names: dict[str, Any]) -> None:
     assert len(load("final").get_input_embeddings().weight) == len(names["tokenizer"])
 
 
+def test_third_snippet_runs(names: dict[str, Any]) -> None:
+    """Each line gives something; a tiny corpus is enough for a law."""
+    Path("train.txt").write_text("\n".join(tiny_tokenizers.CORPUS * 9), encoding="utf-8")
+
+    _run("import subvocab as sv\n" + PYTHON[2], names)
+
+    assert names["growth"].counts.unique_tokens > 0
+
+
 def test_there_are_no_other_snippets() -> None:
     """A new snippet needs a test of its own."""
-    assert len(PYTHON) == 2
+    assert len(PYTHON) == 3
 
 
 def test_every_command_is_shown() -> None:

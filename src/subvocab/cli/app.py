@@ -14,6 +14,8 @@ from subvocab.cli.console import exits_cleanly
 from subvocab.cli.finetune import finetune
 from subvocab.cli.inspect import inspect
 from subvocab.cli.merge import merge
+from subvocab.cli.plan import plan
+from subvocab.cli.report import report
 from subvocab.cli.scan import scan
 
 app = typer.Typer(
@@ -49,5 +51,5 @@ def _start(
     """Keep the name of a command necessary, however few there are."""
 
 
-for _command in (scan, finetune, merge, inspect):
+for _command in (scan, plan, report, finetune, merge, inspect):
     app.command()(exits_cleanly(_command))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -11,43 +10,10 @@ import psutil
 import torch
 from torch import nn
 
+from subvocab.analysis.savings import ParameterCounts
 from subvocab.model.shrink import partial_embeddings, vocabulary_of
 
 SAMPLE_SECONDS = 0.005
-
-
-@dataclass(frozen=True)
-class ParameterCounts:
-    """Parameters of a model with E, and with E′ in its place.
-
-    Attributes:
-        full_vocab_size: |V|.
-        partial_vocab_size: |V′|.
-        embedding_parameters: Of all tables over V, whole (N_emb in the paper).
-        partial_embedding_parameters: Of the same tables with the rows of V′.
-        model_parameters: Of the whole model (N in the paper).
-        partial_model_parameters: Of the shrunk model.
-
-    Source:
-        §5.3 and Table 5 of the paper.
-    """
-
-    full_vocab_size: int
-    partial_vocab_size: int
-    embedding_parameters: int
-    partial_embedding_parameters: int
-    model_parameters: int
-    partial_model_parameters: int
-
-    @property
-    def embedding_reduction(self) -> float:
-        """Share of the embedding parameters that is saved, in [0, 1]."""
-        return 1 - self.partial_embedding_parameters / self.embedding_parameters
-
-    @property
-    def model_reduction(self) -> float:
-        """Share of all parameters that is saved, in [0, 1]."""
-        return 1 - self.partial_model_parameters / self.model_parameters
 
 
 def count_parameters(model: nn.Module) -> ParameterCounts:

@@ -1,0 +1,19 @@
+"""Table 3: reduction of the model's parameters over GLUE, in per cent."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script: python paper/table3.py
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from paper._command import run_script
+from paper._usage import reductions
+
+NAME = "table3"
+TITLE = "Table 3: reduction of the model's parameters over GLUE, in per cent"
+measure_of = reductions
+
+if __name__ == "__main__":
+    run_script(NAME, TITLE, measure_of)
