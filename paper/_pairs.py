@@ -30,7 +30,7 @@ class Run:
         different: What is not equal to the last bit; empty where all is.
         steps: Steps of each run.
         final_loss: Of the last step, with E′.
-        partial_vocab_size: |V′|.
+        partial_vocab_size: |V′|, the rows of E′.
         train_rows: Rows trained on.
         task_rows: Training rows that the task has.
     """
@@ -87,7 +87,7 @@ def compare(
             different=different,
             steps=len(pema.losses),
             final_loss=pema.losses[-1],
-            partial_vocab_size=len(counts.partial_vocabulary()),
+            partial_vocab_size=pema.matrix_rows,
             train_rows=len(rows.train),
             task_rows=rows.task_rows,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -99,6 +99,7 @@ class Trained:
         gradient_norms: Of every step, before clipping.
         scores: By split of the evaluation.
         weights: The whole state dict, on the CPU.
+        matrix_rows: Rows of the embedding matrix that was trained.
         step_seconds: Of every step.
     """
 
@@ -106,7 +107,8 @@ class Trained:
     gradient_norms: list[float]
     scores: dict[str, float]
     weights: dict[str, torch.Tensor]
-    step_seconds: list[float] = field(default_factory=list)
+    matrix_rows: int
+    step_seconds: list[float]
 
 
 def train(
@@ -143,6 +145,7 @@ def train(
         }
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    matrix_rows = len(cast("torch.Tensor", model.get_input_embeddings().weight))
     del trainer, model
     gc.collect()  # a Trainer and its model are in cycles; the next run needs their memory
     return Trained(
@@ -150,6 +153,7 @@ def train(
         gradient_norms=[float(entry.get("grad_norm", math.nan)) for entry in history],
         scores=scores,
         weights=weights,
+        matrix_rows=matrix_rows,
         step_seconds=clock.seconds,
     )
 

@@ -24,6 +24,7 @@ from paper._cells import CannotRunError, Printed, read_expected
 from paper._pairs import compare, differences
 from paper._training import Setting, Trained, load, train, training_arguments
 from subvocab.errors import DataError
+from tests.models import FULL_VOCAB_SIZE
 from tests.paper.glue_files import DEV_ROWS, TRAIN_ROWS, write_model, write_tasks
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +128,16 @@ def test_compare_sees_a_row_that_is_wrong(
     assert equal.different == ()
     assert "losses" in different.different
     assert "bert.embeddings.word_embeddings.weight" in different.different
+
+
+def test_train_holds_the_rows_that_are_used(model: _jobs.Model, folder: Path) -> None:
+    """Else both ways would be one, and equal for that reason."""
+    whole, pema = (trained(model, folder, whole=way) for way in (True, False))
+
+    assert whole.matrix_rows == FULL_VOCAB_SIZE
+    assert 5 < pema.matrix_rows < 100
+    (matrix,) = (w for name, w in pema.weights.items() if "word_embeddings" in name)
+    assert len(matrix) == FULL_VOCAB_SIZE
 
 
 def test_differences_name_what_differs(model: _jobs.Model, folder: Path) -> None:

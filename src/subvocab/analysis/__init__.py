@@ -1,1 +1,1 @@
-"""What a vocabulary's use tells: growth laws, unused tokens, what PEMA saves, figures and a report."""
+"""What the use of a vocabulary tells: growth, unused tokens, what PEMA saves; a report."""

@@ -34,11 +34,12 @@ from transformers import (
 )
 
 from subvocab._atomic import check_new_folder, staged_folder
+from subvocab.analysis.savings import ParameterCounts
 from subvocab.data import scan
 from subvocab.data.labelled import LabelledTexts, load_labelled_texts
 from subvocab.errors import CheckpointError, DataError
 from subvocab.integrations.trainer import VocabularyCallback
-from subvocab.model.accounting import ParameterCounts, PeakMemory, count_parameters
+from subvocab.model.accounting import PeakMemory, count_parameters
 from subvocab.model.load import from_pretrained, local_folder
 from subvocab.storage import read_checkpoint
 from subvocab.vocabulary import TokenCounts
