@@ -13,6 +13,7 @@ from typing import TypeVar
 from huggingface_hub import constants, get_session
 
 from paper._cells import CannotRunError
+from subvocab.errors import SubvocabError
 
 SECONDS = 5
 
@@ -53,7 +54,9 @@ def _unreachable() -> str:
     return ""
 
 
-def _told(error: Exception) -> str:
-    """Take the first line of a message."""
+def _told(error: BaseException) -> str:
+    """Take the first line of a message: of the library's own, where ours stands around it."""
+    if isinstance(error, SubvocabError) and error.__cause__ is not None:
+        error = error.__cause__
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".")

@@ -110,13 +110,13 @@ def test_table_2_counts_what_a_tokenizer_gives(tiny: Path) -> None:
     alone = cells_of("table2", tiny, "bert", train_only=True)
 
     path = tiny / "tokenizers" / "bert-base-uncased" / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(path))
+    encode: Any = Tokenizer.from_file(str(path)).encode  # typed for single texts only
     for task in TASKS.values():
         seen = {
             split: {
                 token_id
                 for texts in read_split(tiny, task.name, split).texts
-                for token_id in tokenizer.encode(texts[0], *texts[1:]).ids
+                for token_id in encode(*texts).ids
             }
             for split in task.splits
         }
@@ -172,7 +172,7 @@ def test_figure_2_draws_a_panel_for_each_that_was_run(tiny: Path, tmp_path: Path
 
     ours = {(cell.task, cell.quantity): cell.ours or 0 for cell in cells}
     assert 0 < ours["RTE", "unique_tokens"] < ours["RTE", "total_tokens"]
-    assert 0 < ours["RTE", "saturating_exponent"]
+    assert ours["RTE", "saturating_exponent"] > 0
     drawn = path.read_text(encoding="utf-8")
     assert "<svg" in drawn
     assert drawn.count("<!-- bert-base-uncased,") == 2

@@ -180,6 +180,7 @@ def _numbers(findings: Findings) -> dict[str, Any]:
         "covered_95": tokens_to_cover(counts, 0.95),
         "top": _top(counts),
         "savings": findings.savings,
+        "heads": any(plan.training.head != "none" for plan in findings.savings),
         "setting": _setting(findings.savings),
         "parts": _parts(findings.savings),
         "unused": findings.unused_by_kind(),

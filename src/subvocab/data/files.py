@@ -81,6 +81,19 @@ def _part_of_file(path: Path, file_format: str | None, *, header: bool) -> Part:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
+    """Tell what is wrong with a file, and which line is no text if one is not."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as wrong:
+                if path.suffix == ".parquet":
+                    break
+                return DataError(
+                    f"Line {number:,} of {path} is not UTF-8: byte 0x{line[wrong.start]:02X} at "
+                    f"its position {wrong.start + 1:,}. Convert the file first, as with `iconv -f "
+                    "LATIN1 -t UTF-8`."
+                )
     return DataError(
         f"{path} cannot be read: {str(error).rstrip('.')}. Is it UTF-8, and in the format that "
         "its name or `file_format` tells?"
@@ -111,7 +124,9 @@ def _part_of_table(path: Path, *, delimiter: str, quote: str | bool, header: boo
         with stream([], []) as reader:
             found = reader.schema
         names = found.names if header else [str(n + 1) for n in range(len(found))]
-        return pa.schema(list(zip(names, found.types, strict=True)))
+        # Bytes are text that is not UTF-8: reading the column will tell the line.
+        types = [pa.string() if pa.types.is_binary(kind) else kind for kind in found.types]
+        return pa.schema(list(zip(names, types, strict=True)))
 
     def read(columns: list[str]) -> Iterator[Batch]:
         names = [] if header else _guarded(path, schema).names
@@ -212,6 +227,8 @@ def _objects(path: Path, lines: list[bytes], first: int) -> list[dict[str, Any]]
     for number, line in enumerate(lines, start=first + 1):
         try:
             row = json.loads(line) if line.strip() else {}
+        except UnicodeDecodeError as error:
+            raise _unreadable(path, error) from error
         except ValueError as error:
             raise DataError(
                 f"Line {number:,} of {path} is no JSON ({error}), expected an object a line. "

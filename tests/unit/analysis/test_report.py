@@ -169,6 +169,12 @@ def test_figures_are_told_where_bars_are_longer_than_the_total(page: str) -> Non
     assert "most that is held" not in render_report(GROWTH, savings=savings()[:1])
 
 
+def test_output_heads_are_no_free_lunch(page: str) -> None:
+    """Where PEMA is not what full training is, the page says so."""
+    assert "Full training of a model with an output head moves" in page
+    assert "Full training of a model" not in render_report(GROWTH, savings=savings()[:1])
+
+
 def test_one_text_has_no_law_and_a_page() -> None:
     """It is said why nothing was fitted."""
     page = render_report(scan_growth([[1, 2]], full_vocab_size=5))

@@ -31,7 +31,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a model's folder without weights, texts, and counts of them."""
     tokenizer = tiny_tokenizers.wordpiece()
     model = tmp_path / "model"
-    tiny_config("bert", vocab_size=ROWS).save_pretrained(model)
+    # A token that no text has and no tokenizer knows; the model may insert it all the same.
+    tiny_config("bert", vocab_size=ROWS, eos_token_id=ROWS - 1).save_pretrained(model)
     tokenizer.save(str(model / "tokenizer.json"))
     (tmp_path / "a.txt").write_text("\n".join(TEXTS))
     (tmp_path / "a.csv").write_text("one,two\nthe cat,the dog\n")
