@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -88,6 +89,27 @@ def run_script(
 
     command.__doc__ = f"{title}."
     typer.run(exits_cleanly(command))
+
+
+def print_with_details(
+    title: str, cells: Sequence[Cell], *, json: bool, with_quantity: bool = False
+) -> None:
+    """Print cells whose details are too long for a column: each stands below the table.
+
+    Args:
+        title: What the table holds.
+        cells: The cells.
+        json: Whether to print JSON instead.
+        with_quantity: Whether a task has a detail for each of its quantities.
+    """
+    if json:
+        _cells.print_json(cells)
+        return
+    _cells.print_table(title, [replace(cell, detail="") for cell in cells])
+    for cell in cells:
+        if cell.detail:
+            quantity = f", {cell.quantity}" if with_quantity else ""
+            print(f"\n{cell.model} × {cell.task}{quantity}: {cell.detail}.")
 
 
 def _write_csv(name: str) -> Write:

@@ -24,8 +24,8 @@ if not __package__:  # run as a script: python paper/table10.py
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from paper import _jobs
-from paper._cells import Found, Printed, fill, print_json, print_table
-from paper._command import DataOption, JsonOption, TasksOption, checked_folder
+from paper._cells import Found, Printed, fill
+from paper._command import DataOption, JsonOption, TasksOption, checked_folder, print_with_details
 from paper._glue import TASKS
 from paper._metrics import metric_of
 from paper._pairs import Run, compare
@@ -203,13 +203,7 @@ def main(
     runner = Runner(places, checked_folder(data), setting, seeds, train_rows, out)
     wanted = {task: quantities(task) for task in _jobs.task_names(tasks)}
     cells = fill(_jobs.chosen(NAME, list(places), wanted), runner.measure)
-    if json:
-        print_json(cells)
-    else:
-        print_table(TITLE, [replace(cell, detail="") for cell in cells])
-        for cell in cells:
-            if cell.detail:  # too long for a column
-                print(f"\n{cell.model} × {cell.task}, {cell.quantity}: {cell.detail}.")
+    print_with_details(TITLE, cells, json=json, with_quantity=True)
     if any(run.different for run in runner.runs):
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -26,8 +26,15 @@ if not __package__:  # run as a script: python paper/table9.py
 
 import subvocab as sv
 from paper import _jobs
-from paper._cells import CannotRunError, Found, Printed, fill, print_json, print_table, write_csv
-from paper._command import DataOption, JsonOption, OutOption, TasksOption, checked_folder
+from paper._cells import CannotRunError, Found, Printed, fill, write_csv
+from paper._command import (
+    DataOption,
+    JsonOption,
+    OutOption,
+    TasksOption,
+    checked_folder,
+    print_with_details,
+)
 from paper._glue import TASKS
 from paper._metrics import accuracy
 from paper._training import Rows, Setting, load, train
@@ -217,13 +224,7 @@ def main(
     runner = Runner(places, checked_folder(data), setting)
     wanted = dict.fromkeys([*_jobs.task_names(tasks), *EXTREMES], (SECONDS, SHARE))
     cells = fill(_jobs.chosen(NAME, list(places), wanted), runner.measure)
-    if json:
-        print_json(cells)
-    else:
-        print_table(TITLE, [replace(cell, detail="") for cell in cells])
-        for cell in cells:
-            if cell.detail:  # too long for a column
-                print(f"\n{cell.model} × {cell.task}: {cell.detail}.")
+    print_with_details(TITLE, cells, json=json)
     if out is not None:
         write_csv(out, {NAME: cells})
 

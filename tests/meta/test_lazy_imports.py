@@ -25,7 +25,7 @@ def test_importing_the_package_is_light() -> None:
     assert not _imported("import subvocab") & HEAVY
 
 
-@pytest.mark.parametrize("module", ["vocabulary", "data", "storage"])
+@pytest.mark.parametrize("module", ["vocabulary", "data", "storage", "analysis.report"])
 def test_the_lower_half_imports_no_torch(module: str) -> None:
     """Scanning runs on workers that have no model."""
     assert not _imported(f"import subvocab.{module}") & TORCH

@@ -11,7 +11,7 @@ import pytest
 
 from paper import _cells, _models
 from paper._cells import CannotRunError, Cell, Printed, choose, equals_print, fill
-from paper._command import choose_cells
+from paper._command import choose_cells, print_with_details
 from subvocab.errors import DataError
 
 QUANTITY = "embedding_reduction_percent"
@@ -102,6 +102,24 @@ def test_print_json_keeps_full_precision(capsys: pytest.CaptureFixture[str]) -> 
     )
     assert first["reason"] == ""
     assert second["ours"] is None
+
+
+def test_print_with_details_tells_them_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """Too long for a column; named by the quantity only where a task has several."""
+    cells = [
+        Cell("m", "WNLI", "seconds", 1.0, None, "", "scan 0.1 s"),
+        Cell("m", "RTE", "share", 2.0, 2.0),
+    ]
+
+    print_with_details("Table 0: time", cells, json=False)
+    print_with_details("Table 0: time", cells, json=False, with_quantity=True)
+
+    printed = capsys.readouterr().out
+    assert printed.count("scan 0.1 s") == 2
+    assert "\n\nm × WNLI: scan 0.1 s.\n" in printed
+    assert printed.endswith("\n\nm × WNLI, seconds: scan 0.1 s.\n")
+    print_with_details("Table 0: time", cells, json=True)
+    assert json.loads(capsys.readouterr().out)[0]["detail"] == "scan 0.1 s"
 
 
 def test_write_csv_gives_the_difference(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from subvocab.analysis.anomalies import TokenKind, UnusedToken
 from subvocab.analysis.heaps import HeapsFit, fit_heaps, fit_saturating
 from subvocab.analysis.savings import Savings
-from subvocab.analysis.usage import coverage, tokens_to_cover
+from subvocab.analysis.usage import coverage, tokens_to_cover, usage_figures
 from subvocab.errors import DataError
 from subvocab.vocabulary import VocabularyGrowth
 
@@ -65,13 +65,9 @@ class Findings:
         Returns:
             Values by name, for JSON.
         """
-        counts = self.growth.counts
-        cumulated = coverage(counts)
+        cumulated = coverage(self.growth.counts)
         return {
-            "full_vocab_size": counts.full_vocab_size,
-            "unique_tokens": counts.unique_tokens,
-            "total_tokens": counts.total_tokens,
-            "partial_vocab_size": self.partial_vocab_size,
+            **usage_figures(self.growth.counts),
             "fits": {
                 "heaps": _fit_figures(self.heaps),
                 "saturating": _fit_figures(self.saturating),
@@ -82,7 +78,7 @@ class Findings:
                 for share, tokens in self.covered
             ],
             "unused": self.unused_by_kind(),
-            "savings": [savings_figures(savings) for savings in self.savings],
+            "savings": [savings.figures() for savings in self.savings],
         }
 
 
@@ -114,27 +110,6 @@ def find(
         unused=tuple(unused),
         savings=tuple(savings),
     )
-
-
-def savings_figures(savings: Savings) -> dict[str, Any]:
-    """Gather what a model saves.
-
-    Args:
-        savings: The model's.
-
-    Returns:
-        Values by name, for JSON; memory in bytes.
-    """
-    parameters = savings.parameters
-    return {
-        "model": savings.model,
-        **asdict(parameters),
-        "embedding_reduction": parameters.embedding_reduction,
-        "model_reduction": parameters.model_reduction,
-        "training": asdict(savings.training),
-        "full_bytes": {**asdict(savings.full), "total": savings.full.total},
-        "partial_bytes": {**asdict(savings.partial), "total": savings.partial.total},
-    }
 
 
 def _fitted(

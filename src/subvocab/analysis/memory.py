@@ -16,6 +16,9 @@ WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "mixed": 4}
 OPTIMIZERS = ("sgd", "momentum", "adamw", "adamw-8bit", "adafactor")
 HEADS = ("none", "exact", "restricted", "whole")
 
+GIGABYTE = 10**9
+"""A decimal one, in plans as in figures."""
+
 COPY_BYTES = 2
 """A number of a bf16 copy, of weights or of the logits' gradient."""
 

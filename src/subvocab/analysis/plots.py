@@ -22,6 +22,7 @@ from subvocab.analysis._style import (
     styled,
 )
 from subvocab.analysis.heaps import HeapsFit
+from subvocab.analysis.memory import GIGABYTE
 from subvocab.analysis.savings import Savings
 from subvocab.analysis.usage import coverage, tokens_to_cover
 from subvocab.vocabulary import TokenCounts, VocabularyGrowth
@@ -44,7 +45,6 @@ PARTS = {
 }
 """The parts of `Memory`, in the order they are stacked."""
 
-GIGABYTE = 10**9
 ROOMY = 6.0
 """Inches from which the parts of memory have room beside each other."""
 
@@ -266,7 +266,7 @@ def readable_bytes(amount: int) -> str:
         >>> readable_bytes(4_446_000_000), readable_bytes(92_300_000), readable_bytes(512)
         ('4.45 GB', '92.3 MB', '0.512 kB')
     """
-    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
+    for unit, size in (("TB", 10**12), ("GB", GIGABYTE), ("MB", 10**6)):
         if amount >= size:
             return f"{_three_digits(amount / size)} {unit}"
     return f"{_three_digits(amount / 1000)} kB"

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from io import TextIOBase
 from pathlib import Path
 from typing import Any
 
@@ -62,37 +63,8 @@ def check_libraries() -> None:
         import_extra(library, extra="report", purpose="Writing a report")
 
 
-def render_report(
-    growth: VocabularyGrowth,
-    unused: Sequence[UnusedToken] = (),
-    *,
-    savings: Sequence[Savings] = (),
-    data: str = "This dataset",
-    tokenizer: str = "its tokenizer",
-    about: Mapping[str, str] | None = None,
-) -> str:
-    """Make a page of what a dataset uses of a vocabulary.
-
-    Args:
-        growth: What one pass over the dataset told.
-        unused: The tokens never seen.
-        savings: What is saved, model by model.
-        data: Name of the dataset, for the heading.
-        tokenizer: Name of the tokenizer, for the heading.
-        about: How it was made: values by name, in the order to show them.
-
-    Returns:
-        HTML. Laws that cannot be fitted are left out, and it is said why.
-
-    Raises:
-        DataError: If nothing was read.
-        MissingExtraError: If matplotlib or Jinja is not installed.
-    """
-    return _render(find(growth, unused, savings), data, tokenizer, about or {})
-
-
 def write_report(
-    path: StrPath,
+    target: StrPath | TextIOBase,
     growth: VocabularyGrowth,
     unused: Sequence[UnusedToken] = (),
     *,
@@ -104,7 +76,8 @@ def write_report(
     """Write a page of what a dataset uses of a vocabulary.
 
     Args:
-        path: The file to write; its folder must exist.
+        target: The file to write, in a folder that exists; or an open stream of text,
+            such as an ``io.StringIO``.
         growth: What one pass over the dataset told.
         unused: The tokens never seen.
         savings: What is saved, model by model.
@@ -113,7 +86,8 @@ def write_report(
         about: How it was made: values by name, in the order to show them.
 
     Returns:
-        The numbers on the page.
+        The numbers on the page. Laws that cannot be fitted are left out, and the page says
+        why.
 
     Raises:
         DataError: If nothing was read.
@@ -121,7 +95,10 @@ def write_report(
     """
     findings = find(growth, unused, savings)
     page = _render(findings, data, tokenizer, about or {})
-    with replacing(Path(path)) as staged:
+    if isinstance(target, TextIOBase):
+        target.write(page)
+        return findings
+    with replacing(Path(target)) as staged:
         staged.write_text(page, encoding="utf-8", newline="\n")
     return findings
 

@@ -7,7 +7,8 @@ allocator wastes are not foretold; say so wherever a figure is shown.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from subvocab.analysis.memory import (
     HEADS,
@@ -94,6 +95,22 @@ class Savings:
     def memory_reduction(self) -> float:
         """Share of the memory that is saved, in [0, 1]; activations left out on both sides."""
         return 1 - self.partial.total / self.full.total
+
+    def figures(self) -> dict[str, Any]:
+        """Gather all numbers for machines.
+
+        Returns:
+            Values by name, for JSON; memory in bytes.
+        """
+        return {
+            "model": self.model,
+            **asdict(self.parameters),
+            "embedding_reduction": self.parameters.embedding_reduction,
+            "model_reduction": self.parameters.model_reduction,
+            "training": asdict(self.training),
+            "full_bytes": {**asdict(self.full), "total": self.full.total},
+            "partial_bytes": {**asdict(self.partial), "total": self.partial.total},
+        }
 
 
 def estimate_savings(

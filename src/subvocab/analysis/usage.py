@@ -9,6 +9,30 @@ from subvocab.errors import DataError
 from subvocab.vocabulary import TokenCounts
 
 
+def usage_figures(counts: TokenCounts) -> dict[str, int]:
+    """Gather how much of a vocabulary a dataset uses.
+
+    Args:
+        counts: How often each token was seen.
+
+    Returns:
+        Values by name, for JSON.
+
+    Raises:
+        VocabularyMismatchError: If nothing was seen and there is no special token to keep.
+
+    Example:
+        >>> list(usage_figures(TokenCounts(np.array([1, 0, 6, 3]))).values())
+        [4, 3, 10, 3]
+    """
+    return {
+        "full_vocab_size": counts.full_vocab_size,
+        "unique_tokens": counts.unique_tokens,
+        "total_tokens": counts.total_tokens,
+        "partial_vocab_size": len(counts.partial_vocabulary()),
+    }
+
+
 def coverage(counts: TokenCounts) -> Float64[np.ndarray, "unique"]:
     """Tell what share of the running text the most frequent tokens cover.
 

@@ -110,6 +110,24 @@ def _finite(value: object) -> object:
     return value
 
 
+def usage_rows(figures: Mapping[str, int]) -> dict[str, str]:
+    """Write what a dataset uses of a vocabulary, for `print_table`.
+
+    Args:
+        figures: As `usage_figures` gives them.
+
+    Returns:
+        Values as text, by what they are.
+    """
+    share = figures["partial_vocab_size"] / figures["full_vocab_size"]
+    return {
+        "Tokens of the vocabulary, |V|": f"{figures['full_vocab_size']:,}",
+        "Tokens seen": f"{figures['total_tokens']:,}",
+        "Distinct tokens seen": f"{figures['unique_tokens']:,}",
+        "Rows to keep, |V′|": f"{figures['partial_vocab_size']:,} ({share:.1%})",
+    }
+
+
 def print_table(title: str, rows: Mapping[str, str]) -> None:
     """Print names and values on the standard output.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from subvocab.cli.console import print_json, print_table
+from subvocab.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from subvocab.storage import Checkpoint
@@ -21,7 +22,7 @@ def inspect(
         Path, typer.Argument(metavar="PATH", help="Counts, a vocabulary, or a checkpoint.")
     ],
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Tell what a counts file, a vocabulary file or a checkpoint holds."""
     held = describe(path)

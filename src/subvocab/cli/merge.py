@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from subvocab.cli.options import OutFolderOption
+
 
 def merge(
     checkpoint: Annotated[
@@ -16,7 +18,7 @@ def merge(
     base: Annotated[
         str, typer.Option(metavar="MODEL", help="The model it came from: folder, or Hub name.")
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the whole model.")],
+    out: OutFolderOption,
 ) -> None:
     """Make a compact checkpoint whole, on disk."""
     from subvocab.model.checkpoint import merge as merge_checkpoint  # noqa: PLC0415

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from subvocab.cli.console import print_json
+from subvocab.cli.options import (
+    FileFormatOption,
+    JsonOption,
+    MaxLengthOption,
+    ModelTokenizerOption,
+    NoHeaderOption,
+    TextColumnOption,
+)
+from subvocab.cli.tokenizer import check_rows, folder_of, load_tokenizer
 
 if TYPE_CHECKING:
     from subvocab.analysis.savings import ModelShape, Savings, Training
     from subvocab.vocabulary import TokenCounts
-
-GIGABYTE = 10**9
 
 
 def plan(
@@ -30,29 +37,11 @@ def plan(
         ),
     ] = None,
     *,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(metavar="DIR_OR_NAME", help="If it does not lie beside the model."),
-    ] = None,
-    text_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="The column of text; give two to encode pairs. From 1 without a header.",
-        ),
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(min=1, help="Truncate to this many tokens, as training will.")
-    ] = None,
-    file_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="jsonl, csv, tsv, text or parquet; by default as the name ends."
-        ),
-    ] = None,
-    no_header: Annotated[
-        bool, typer.Option("--no-header", help="CSV or TSV files begin with a row of data.")
-    ] = False,
+    tokenizer: ModelTokenizerOption = None,
+    text_column: TextColumnOption = None,
+    max_length: MaxLengthOption = None,
+    file_format: FileFormatOption = None,
+    no_header: NoHeaderOption = False,
     task: Annotated[
         str,
         typer.Option(
@@ -83,11 +72,12 @@ def plan(
     gpu: Annotated[
         float, typer.Option(metavar="GB", min=0, help="Memory of the GPU to fit.")
     ] = 24.0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Foretell what fine-tuning on files would take and save, before any weight is loaded."""
     import transformers  # noqa: PLC0415
 
+    from subvocab.analysis.memory import GIGABYTE  # noqa: PLC0415
     from subvocab.analysis.savings import Training, estimate_savings  # noqa: PLC0415
     from subvocab.model.shape import LANGUAGE_MODELS, model_shape  # noqa: PLC0415
 
@@ -108,7 +98,7 @@ def plan(
         counts = _count(
             data,
             shape,
-            tokenizer or _beside(model),
+            tokenizer or folder_of(model),
             text_columns=text_column or None,
             max_length=max_length,
             file_format=file_format,
@@ -116,18 +106,13 @@ def plan(
         )
         rows = len(counts.partial_vocabulary(shape.kept_token_ids))
     savings = [estimate_savings(shape, rows, setting) for setting in _settings(training)]
+    gpu_bytes = int(gpu * GIGABYTE)
     if json:
-        print_json(figures(savings, counts, task=task, gpu_bytes=int(gpu * GIGABYTE)))
+        print_json(figures(savings, counts, task=task, gpu_bytes=gpu_bytes))
         return
     from subvocab.cli.plan_tables import show  # noqa: PLC0415
 
-    show(savings, task=task, gpu_bytes=int(gpu * GIGABYTE), counted=counts is not None)
-
-
-def _beside(model: str) -> str:
-    """Name where the tokenizer of a model lies, if nobody says."""
-    path = Path(model)
-    return str(path.parent) if path.is_file() else model
+    show(savings, task=task, gpu_bytes=gpu_bytes, counted=counts is not None)
 
 
 def _settings(training: Training) -> list[Training]:
@@ -172,19 +157,11 @@ def _count(data: Sequence[Path], shape: ModelShape, tokenizer: str, **options: A
 
 def _scan(texts: list[Path], shape: ModelShape, tokenizer: str, **options: Any) -> TokenCounts:
     """Count the tokens of files of text."""
-    from subvocab.cli.tokenizer import load_tokenizer  # noqa: PLC0415
     from subvocab.data import scan  # noqa: PLC0415
     from subvocab.data.encoding import vocabulary_size  # noqa: PLC0415
-    from subvocab.errors import VocabularyMismatchError  # noqa: PLC0415
 
     loaded = load_tokenizer(tokenizer)
-    tokens = vocabulary_size(loaded)
-    if tokens > shape.full_vocab_size:
-        raise VocabularyMismatchError(
-            f"The tokenizer of {tokenizer} has {tokens:,} tokens, but the embedding matrix of "
-            f"`{shape.name}` has {shape.full_vocab_size:,} rows. Name the model's own with "
-            "`--tokenizer`."
-        )
+    check_rows(vocabulary_size(loaded), tokenizer, shape)
     return scan(texts, tokenizer=loaded, full_vocab_size=shape.full_vocab_size, **options)
 
 
@@ -203,27 +180,18 @@ def figures(
         Values by name, for JSON. Without data, what PEMA would save is None.
     """
     chosen, every = savings[0], savings[1:]
-    parameters = chosen.parameters
     known = counts is not None
+    saved = chosen.figures()
+    if not known:
+        of_pema = (n for n in saved if n.startswith("partial_") or n.endswith("_reduction"))
+        saved |= dict.fromkeys(of_pema)
     return {
         "model": chosen.model,
         "task": task,
-        "full_vocab_size": parameters.full_vocab_size,
-        "partial_vocab_size": parameters.partial_vocab_size if known else None,
+        **saved,
+        "embedding_share": saved["embedding_parameters"] / saved["model_parameters"],
         "unique_tokens": counts.unique_tokens if counts else None,
         "total_tokens": counts.total_tokens if counts else None,
-        "embedding_parameters": parameters.embedding_parameters,
-        "model_parameters": parameters.model_parameters,
-        "embedding_share": parameters.embedding_parameters / parameters.model_parameters,
-        "partial_embedding_parameters": parameters.partial_embedding_parameters if known else None,
-        "partial_model_parameters": parameters.partial_model_parameters if known else None,
-        "embedding_reduction": parameters.embedding_reduction if known else None,
-        "model_reduction": parameters.model_reduction if known else None,
-        "training": asdict(chosen.training),
-        "full_bytes": {**asdict(chosen.full), "total": chosen.full.total},
-        "partial_bytes": {**asdict(chosen.partial), "total": chosen.partial.total}
-        if known
-        else None,
         "gpu_bytes": gpu_bytes,
         "combinations": [
             {

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from subvocab.analysis.memory import GIGABYTE
 from subvocab.analysis.savings import Savings, Training
 from subvocab.cli.console import print_table
 
 NOT_COUNTED = "Not counted: activations, CUDA context, allocator waste. 1 GB is 10⁹ bytes."
-GIGABYTE = 10**9
 UNITS = ((GIGABYTE, "GB", 2), (10**6, "MB", 1), (10**3, "kB", 1))
 PARTS = {
     "weights": "weights",

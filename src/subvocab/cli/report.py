@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from subvocab.cli.console import check_writable, print_json, print_table
+from subvocab.cli.console import check_writable, print_json, print_table, usage_rows
+from subvocab.cli.options import (
+    FileFormatOption,
+    FilesArgument,
+    FullVocabSizeOption,
+    JsonOption,
+    MaxLengthOption,
+    NoHeaderOption,
+    TextColumnOption,
+)
+from subvocab.cli.tokenizer import check_rows, folder_of, load_tokenizer
 
 if TYPE_CHECKING:
     from subvocab.analysis.savings import ModelShape, Savings
@@ -17,12 +27,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILE...", help="JSON lines, CSV, TSV, plain text or Parquet; or a folder."
-        ),
-    ],
+    files: FilesArgument,
     *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write, such as a.html.")],
     tokenizer: Annotated[
@@ -43,37 +48,17 @@ def report(
     task: Annotated[
         str, typer.Option(help="What the models are for, as for plan.")
     ] = "classification",
-    text_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="The column of text; give two to encode pairs. From 1 without a header.",
-        ),
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(min=1, help="Truncate to this many tokens, as training will.")
-    ] = None,
-    full_vocab_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Rows of the model's embedding matrix, if more than the tokenizer's tokens."
-        ),
-    ] = None,
-    file_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="jsonl, csv, tsv, text or parquet; by default as the name ends."
-        ),
-    ] = None,
-    no_header: Annotated[
-        bool, typer.Option("--no-header", help="CSV or TSV files begin with a row of data.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    text_column: TextColumnOption = None,
+    max_length: MaxLengthOption = None,
+    full_vocab_size: FullVocabSizeOption = None,
+    file_format: FileFormatOption = None,
+    no_header: NoHeaderOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Show on a page what files use of a vocabulary, and what models save by it."""
     from subvocab.analysis.anomalies import unused_tokens  # noqa: PLC0415
     from subvocab.analysis.report import check_libraries, write_report  # noqa: PLC0415
-    from subvocab.cli.tokenizer import load_tokenizer  # noqa: PLC0415
+    from subvocab.analysis.usage import usage_figures  # noqa: PLC0415
     from subvocab.data import scan_growth  # noqa: PLC0415
     from subvocab.data.encoding import vocabulary_size  # noqa: PLC0415
 
@@ -85,7 +70,7 @@ def report(
     rows = {shape.full_vocab_size for shape in shapes}
     size = full_vocab_size or (rows.pop() if len(rows) == 1 else vocabulary_size(loaded))
     for shape in shapes:
-        _check_fits(shape, named, max(size, vocabulary_size(loaded)))
+        check_rows(max(size, vocabulary_size(loaded)), named, shape)
     growth = scan_growth(
         files,
         tokenizer=loaded,
@@ -114,22 +99,11 @@ def report(
     if json:
         print_json({**findings.figures(), "out": str(out)})
         return
-    counts = growth.counts
-    share = findings.partial_vocab_size / counts.full_vocab_size
-    rows_kept = f"{findings.partial_vocab_size:,} ({share:.1%})"
-    print_table(
-        "Token usage",
-        {
-            "Tokens of the vocabulary, |V|": f"{counts.full_vocab_size:,}",
-            "Tokens seen": f"{counts.total_tokens:,}",
-            "Distinct tokens seen": f"{counts.unique_tokens:,}",
-            "Rows to keep, |V′|": rows_kept,
-            **{
-                f"Parameters saved, {saved.model}": f"{saved.parameters.model_reduction:.1%}"
-                for saved in findings.savings
-            },
-        },
-    )
+    saved = {
+        f"Parameters saved, {one.model}": f"{one.parameters.model_reduction:.1%}"
+        for one in findings.savings
+    }
+    print_table("Token usage", usage_rows(usage_figures(growth.counts)) | saved)
     typer.echo(f"The report lies in {out}")
 
 
@@ -142,8 +116,7 @@ def _only_model(models: Sequence[str]) -> str:
             f"No tokenizer is named, and {len(models) or 'no'} models. Name one with "
             "`--tokenizer`, or a single `--model` that has its own."
         )
-    path = Path(models[0])
-    return str(path.parent) if path.is_file() else models[0]
+    return folder_of(models[0])
 
 
 def _shapes(models: Sequence[str], task: str) -> list[ModelShape]:
@@ -158,34 +131,21 @@ def _shapes(models: Sequence[str], task: str) -> list[ModelShape]:
     return [replace(model_shape(name, task=task), name=_short(name)) for name in models]
 
 
-def _check_fits(shape: ModelShape, tokenizer: str, tokens: int) -> None:
-    """Refuse ids that a model has no row for."""
-    from subvocab.errors import VocabularyMismatchError  # noqa: PLC0415
-
-    if tokens > shape.full_vocab_size:
-        raise VocabularyMismatchError(
-            f"The tokens of {tokenizer} are {tokens:,}, but the embedding matrix of "
-            f"`{shape.name}` has {shape.full_vocab_size:,} rows. Name models that were made for "
-            "this tokenizer."
-        )
-
-
 def _savings(shape: ModelShape, counts: TokenCounts, task: str) -> Savings:
     """Foretell what one model saves."""
     from subvocab.analysis.savings import Training, estimate_savings  # noqa: PLC0415
     from subvocab.model.shape import LANGUAGE_MODELS  # noqa: PLC0415
 
-    kept = {*counts.partial_vocabulary().token_ids.tolist(), *shape.kept_token_ids}
+    # The matrix may have more rows than were counted over, and the model may keep one of them.
+    seen = counts.partial_vocabulary().resized(shape.full_vocab_size)
     training = Training(head="exact" if task in LANGUAGE_MODELS else "none")
-    return estimate_savings(shape, len(kept), training)
+    return estimate_savings(shape, len(seen.union(list(shape.kept_token_ids))), training)
 
 
 def _short(name: str) -> str:
     """Take the part of a path that people call it by; names on the Hub stay."""
-    path = Path(name)
-    if path.is_file():
-        path = path.absolute().parent
-    return path.absolute().name if path.exists() else name
+    folder = Path(folder_of(name))
+    return folder.absolute().name if folder.exists() else name
 
 
 def _title(files: Sequence[Path]) -> str:

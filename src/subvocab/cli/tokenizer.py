@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from subvocab.errors import DataError
+from subvocab.errors import DataError, VocabularyMismatchError
+
+if TYPE_CHECKING:
+    from subvocab.analysis.savings import ModelShape
+
+NEEDED_TOKENS = {"pad_token": "a padding token", "eos_token": "a token for the end of a text"}
 
 
 def load_tokenizer(name: str) -> Any:
@@ -66,19 +72,54 @@ def _from_pretrained(name: str) -> Any:
     return tokenizer
 
 
-def load_training_tokenizer(name: str, model: Path) -> Any:
-    """Load a tokenizer that can pad a batch.
+def folder_of(model: str) -> str:
+    """Name where the other files of a model lie, such as its tokenizer.
+
+    Args:
+        model: A folder, a file in it such as ``config.json``, or a name on the Hub.
+
+    Returns:
+        The folder of a file; anything else as it is.
+    """
+    path = Path(model)
+    return str(path.parent) if path.is_file() else model
+
+
+def check_rows(tokens: int, tokenizer: str, shape: ModelShape) -> None:
+    """Refuse a vocabulary with ids that a model has no row for.
+
+    Args:
+        tokens: Of the vocabulary, whether these texts use them or not.
+        tokenizer: Its tokenizer's name.
+        shape: The model.
+
+    Raises:
+        VocabularyMismatchError: If the tokens are more than the rows of the matrix.
+    """
+    if tokens > shape.full_vocab_size:
+        raise VocabularyMismatchError(
+            f"The vocabulary of {tokenizer} has {tokens:,} tokens, but the embedding matrix of "
+            f"`{shape.name}` has {shape.full_vocab_size:,} rows. Name a tokenizer and a model that "
+            "were made for each other."
+        )
+
+
+def load_training_tokenizer(
+    name: str, model: Path, *, needed: Sequence[str] = ("pad_token",)
+) -> Any:
+    """Load a tokenizer that training can use.
 
     Args:
         name: As for `load_tokenizer`.
-        model: The model's folder; its configuration tells the padding token that a lone
+        model: The model's folder; its configuration tells the special tokens that a lone
             ``tokenizer.json`` does not.
+        needed: Special tokens to know: to pad a batch, ``pad_token``.
 
     Returns:
         A tokenizer of transformers.
 
     Raises:
-        DataError: If there is none, or no padding token is known.
+        DataError: If there is none, or a token that is needed is not known.
     """
     from tokenizers import Tokenizer  # noqa: PLC0415
     from transformers import AutoConfig, PreTrainedTokenizerFast  # noqa: PLC0415
@@ -86,12 +127,14 @@ def load_training_tokenizer(name: str, model: Path) -> Any:
     tokenizer = load_tokenizer(name)
     if isinstance(tokenizer, Tokenizer):
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-    if tokenizer.pad_token_id is None:
-        pad_id = AutoConfig.from_pretrained(model).pad_token_id
-        if pad_id is None:
-            raise DataError(
-                f"Neither the tokenizer {name} nor the model in {model} names a padding token. Set "
-                "`pad_token` in its `tokenizer_config.json`."
-            )
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_id)
+    for token in needed:
+        if getattr(tokenizer, token) is None:
+            ids = getattr(AutoConfig.from_pretrained(model), f"{token}_id", None)
+            if ids is None:
+                raise DataError(
+                    f"Neither the tokenizer {name} nor the model in {model} names "
+                    f"{NEEDED_TOKENS[token]}. Set `{token}` in its `tokenizer_config.json`."
+                )
+            first = ids[0] if isinstance(ids, list) else ids
+            setattr(tokenizer, token, tokenizer.convert_ids_to_tokens(first))
     return tokenizer

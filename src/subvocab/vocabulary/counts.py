@@ -14,15 +14,9 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from subvocab._typing import StrPath
-from subvocab.errors import CheckpointError, VocabularyMismatchError, listed
+from subvocab.errors import VocabularyMismatchError, listed
 from subvocab.vocabulary.partial import PartialVocabulary
-from subvocab.vocabulary.record import (
-    check_fingerprint,
-    fingerprint,
-    load_record,
-    save_record,
-    sealed,
-)
+from subvocab.vocabulary.record import fingerprint, load_value, save_record, sealed
 
 KIND = "token_counts"
 
@@ -173,10 +167,4 @@ class TokenCounts:
         Raises:
             CheckpointError: If the file is missing or damaged, or holds something else.
         """
-        tensors, written = load_record(path, KIND)
-        try:
-            counts = cls(tensors["counts"], tensors["special_token_ids"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} holds no token counts: {error}") from error
-        check_fingerprint(path, written=written, computed=counts.fingerprint)
-        return counts
+        return load_value(path, KIND, lambda held: cls(held["counts"], held["special_token_ids"]))

@@ -13,15 +13,9 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from subvocab._typing import StrPath
-from subvocab.errors import CheckpointError, VocabularyMismatchError
+from subvocab.errors import VocabularyMismatchError
 from subvocab.vocabulary.counts import TokenCounts
-from subvocab.vocabulary.record import (
-    check_fingerprint,
-    fingerprint,
-    load_record,
-    save_record,
-    sealed,
-)
+from subvocab.vocabulary.record import fingerprint, load_value, save_record, sealed
 
 KIND = "vocabulary_growth"
 NEVER = -1
@@ -165,11 +159,10 @@ class VocabularyGrowth:
         Raises:
             CheckpointError: If the file is missing or damaged, or holds something else.
         """
-        tensors, written = load_record(path, KIND)
-        try:
-            counts = TokenCounts(tensors["counts"], tensors["special_token_ids"])
-            growth = cls(counts, tensors["first_seen"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} holds no vocabulary growth: {error}") from error
-        check_fingerprint(path, written=written, computed=growth.fingerprint)
-        return growth
+        return load_value(
+            path,
+            KIND,
+            lambda held: cls(
+                TokenCounts(held["counts"], held["special_token_ids"]), held["first_seen"]
+            ),
+        )

@@ -9,19 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer
 
 from subvocab._typing import StrPath
-from subvocab.errors import (
-    CheckpointError,
-    OutOfVocabularyError,
-    VocabularyMismatchError,
-    listed,
-)
-from subvocab.vocabulary.record import (
-    check_fingerprint,
-    fingerprint,
-    load_record,
-    save_record,
-    sealed,
-)
+from subvocab.errors import OutOfVocabularyError, VocabularyMismatchError, listed
+from subvocab.vocabulary.record import fingerprint, load_value, save_record, sealed
 
 KIND = "partial_vocabulary"
 ABSENT = -1
@@ -266,10 +255,6 @@ class PartialVocabulary:
         Raises:
             CheckpointError: If the file is missing or damaged, or holds something else.
         """
-        tensors, written = load_record(path, KIND)
-        try:
-            vocabulary = cls(tensors["token_ids"], int(tensors["full_vocab_size"][0]))
-        except (IndexError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} holds no partial vocabulary: {error}") from error
-        check_fingerprint(path, written=written, computed=vocabulary.fingerprint)
-        return vocabulary
+        return load_value(
+            path, KIND, lambda held: cls(held["token_ids"], int(held["full_vocab_size"][0]))
+        )

@@ -7,8 +7,9 @@ the kind of value and its fingerprint, which is computed anew and compared on re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Integer
@@ -21,6 +22,18 @@ from subvocab.errors import CheckpointError
 
 KIND_KEY = "subvocab.kind"
 FINGERPRINT_KEY = "subvocab.fingerprint"
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A value that is named by its content."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Its name."""
+
+
+Value = TypeVar("Value", bound=Named)
 
 
 def fingerprint(*arrays: Integer[np.ndarray, "_"]) -> str:
@@ -92,8 +105,8 @@ def load_record(path: StrPath, kind: str) -> tuple[dict[str, np.ndarray], str]:
         kind: What it must hold.
 
     Returns:
-        The arrays by name, and the fingerprint written beside them, which the
-        caller compares with that of the value it builds (``check_fingerprint``).
+        The arrays by name, and the fingerprint written beside them, which
+        ``load_value`` compares with that of the value it builds.
 
     Raises:
         CheckpointError: If the file is missing, damaged, or holds something else.
@@ -115,22 +128,33 @@ def load_record(path: StrPath, kind: str) -> tuple[dict[str, np.ndarray], str]:
     return tensors, metadata.get(FINGERPRINT_KEY, "")
 
 
-def check_fingerprint(path: StrPath, *, written: str, computed: str) -> None:
-    """Compare the fingerprint in a file with that of the value it gave.
+def load_value(
+    path: StrPath, kind: str, build: Callable[[Mapping[str, np.ndarray]], Value]
+) -> Value:
+    """Read a record back, and make of it the value that it was.
 
     Args:
-        path: The file, for the message.
-        written: What the file says.
-        computed: What its values give.
+        path: A file that ``save_record`` wrote.
+        kind: What it must hold.
+        build: Makes the value of the arrays; what it raises is told as damage.
+
+    Returns:
+        The value, with the fingerprint that is written in the file.
 
     Raises:
-        CheckpointError: If they differ.
+        CheckpointError: If the file is missing, damaged, or holds something else.
     """
-    if written != computed:
+    tensors, written = load_record(path, kind)
+    try:
+        value = build(tensors)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} holds no {kind.replace('_', ' ')}: {error}") from error
+    if written != value.fingerprint:
         raise CheckpointError(
             f"{path} is damaged: it says fingerprint {written[:12] or '(none)'}, but its values "
-            f"give {computed[:12]}. Write it anew from the dataset."
+            f"give {value.fingerprint[:12]}. Write it anew from the dataset."
         )
+    return value
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from subvocab.analysis.report import check_libraries, render_report, write_report
+from subvocab.analysis.report import check_libraries, write_report
 from subvocab.data import scan_growth
 from subvocab.errors import DataError, MissingExtraError
 from tests.unit.analysis.report_samples import MARKUP, SIZE, growth, savings, unused
@@ -27,7 +28,7 @@ GROWTH = growth()
 @pytest.fixture(scope="module")
 def page() -> str:
     """Render all that a page can hold."""
-    return render_report(
+    return _render(
         GROWTH,
         unused(),
         savings=savings(),
@@ -35,6 +36,12 @@ def page() -> str:
         tokenizer="tiny",
         about={"Data": "a <b> & c.txt"},
     )
+
+
+def _render(*arguments: Any, **options: Any) -> str:
+    stream = io.StringIO()
+    write_report(stream, *arguments, **options)
+    return stream.getvalue()
 
 
 def _svgs(page: str) -> list[ET.Element]:
@@ -51,7 +58,7 @@ def _unused_data(page: str) -> dict[str, Any]:
     return found
 
 
-def test_render_report_tells_the_headline_figures(page: str) -> None:
+def test_page_tells_the_headline_figures(page: str) -> None:
     """What everybody asks first is at the top."""
     counts = GROWTH.counts
     top = page[: page.index('id="growth"')]
@@ -62,9 +69,9 @@ def test_render_report_tells_the_headline_figures(page: str) -> None:
     assert f"<dd>{len(counts.partial_vocabulary()):,} " in top
 
 
-def test_render_report_is_the_same_each_time(page: str) -> None:
+def test_page_is_the_same_each_time(page: str) -> None:
     """Neither a date nor chance gets in."""
-    again = render_report(
+    again = _render(
         growth(),
         unused(),
         savings=savings(),
@@ -76,13 +83,13 @@ def test_render_report_is_the_same_each_time(page: str) -> None:
     assert again == page
 
 
-def test_render_report_touches_no_pyplot(page: str) -> None:
+def test_page_touches_no_pyplot(page: str) -> None:
     """A report made within a notebook leaves its figures alone."""
     assert page
     assert plt.get_fignums() == []
 
 
-def test_render_report_names_nothing_outside(page: str) -> None:
+def test_page_names_nothing_outside(page: str) -> None:
     """All is in the page, and the page forbids the rest; names of XML are no addresses."""
     for name in ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"):
         page = page.replace(name, "")
@@ -91,7 +98,7 @@ def test_render_report_names_nothing_outside(page: str) -> None:
     assert "default-src 'none'" in page
 
 
-def test_render_report_allows_its_own_script_only(page: str) -> None:
+def test_page_allows_its_own_script_only(page: str) -> None:
     """The policy carries the digest of the one script, byte for byte."""
     script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
     assert script
@@ -101,7 +108,7 @@ def test_render_report_allows_its_own_script_only(page: str) -> None:
     assert page.count("<script") == 2
 
 
-def test_render_report_escapes_what_it_is_given(page: str) -> None:
+def test_page_escapes_what_it_is_given(page: str) -> None:
     """A file, a model or a token may be called anything."""
     assert "a <b> & c" not in page
     assert "a &lt;b&gt; &amp; c.txt" in page
@@ -109,7 +116,7 @@ def test_render_report_escapes_what_it_is_given(page: str) -> None:
     assert "speaker &lt;$1&gt;" in page
 
 
-def test_render_report_holds_every_unused_token(page: str) -> None:
+def test_page_holds_every_unused_token(page: str) -> None:
     """The script finds ids, kinds and texts as they are."""
     data = _unused_data(page)
 
@@ -119,7 +126,7 @@ def test_render_report_holds_every_unused_token(page: str) -> None:
     assert data["texts"][: len(MARKUP)] == MARKUP
 
 
-def test_render_report_shows_the_first_tokens_without_a_script(page: str) -> None:
+def test_page_shows_the_first_tokens_without_a_script(page: str) -> None:
     """A hundred rows stand there to begin with."""
     body = page[page.index('id="unused-table"') : page.index('class="pager"')]
     texts = [unescape(text) for text in re.findall(r"<bdi>(.*?)</bdi>", body, re.DOTALL)]
@@ -166,18 +173,18 @@ def test_figures_have_alternatives_with_the_numbers(page: str) -> None:
 def test_figures_are_told_where_bars_are_longer_than_the_total(page: str) -> None:
     """The line in a bar is explained where there is one, and only there."""
     assert "most that is held at the same time" in page
-    assert "most that is held" not in render_report(GROWTH, savings=savings()[:1])
+    assert "most that is held" not in _render(GROWTH, savings=savings()[:1])
 
 
 def test_output_heads_are_no_free_lunch(page: str) -> None:
     """Where PEMA is not what full training is, the page says so."""
     assert "Full training of a model with an output head moves" in page
-    assert "Full training of a model" not in render_report(GROWTH, savings=savings()[:1])
+    assert "Full training of a model" not in _render(GROWTH, savings=savings()[:1])
 
 
 def test_one_text_has_no_law_and_a_page() -> None:
     """It is said why nothing was fitted."""
-    page = render_report(scan_growth([[1, 2]], full_vocab_size=5))
+    page = _render(scan_growth([[1, 2]], full_vocab_size=5))
 
     assert "No law could be fitted: 2 tokens are too few" in page
     assert "Fitted laws" not in page
@@ -185,7 +192,7 @@ def test_one_text_has_no_law_and_a_page() -> None:
 
 def test_no_models_no_sections_on_them() -> None:
     """A page without models is whole."""
-    page = render_report(GROWTH, unused())
+    page = _render(GROWTH, unused())
 
     assert 'id="memory"' not in page
     assert 'id="savings"' not in page
@@ -193,7 +200,7 @@ def test_no_models_no_sections_on_them() -> None:
 
 def test_nothing_unused_is_said() -> None:
     """An empty table helps nobody."""
-    page = render_report(scan_growth([[0, 1, 2] * 20], full_vocab_size=3))
+    page = _render(scan_growth([[0, 1, 2] * 20], full_vocab_size=3))
 
     assert "the data use every token of the vocabulary" in page
     assert "<script" not in page
@@ -202,7 +209,7 @@ def test_nothing_unused_is_said() -> None:
 def test_nothing_read_is_refused() -> None:
     """There is nothing to show."""
     with pytest.raises(DataError) as caught:
-        render_report(scan_growth([[]], full_vocab_size=5))
+        _render(scan_growth([[]], full_vocab_size=5))
 
     assert str(caught.value) == (
         "There is nothing to report: the data hold no token. Scan other data."
@@ -215,7 +222,7 @@ def test_write_report_gives_the_numbers_on_the_page(tmp_path: Path) -> None:
 
     figures = write_report(out, GROWTH, unused(), savings=savings()).figures()
 
-    assert out.read_bytes() == render_report(GROWTH, unused(), savings=savings()).encode()
+    assert out.read_bytes() == _render(GROWTH, unused(), savings=savings()).encode()
     assert figures["unused"] == {"special": 125, "byte": 125, "unreachable": 125, "plain": 125}
     assert figures["coverage"][-1] == {
         "share": 1.0,

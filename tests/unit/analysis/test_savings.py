@@ -207,6 +207,21 @@ def test_all_rows_kept_costs_the_look_up() -> None:
     assert saved.memory_reduction < 0
 
 
+def test_figures_are_those_of_the_parts() -> None:
+    """With what is worked out from them."""
+    saved = estimate_savings(CLASSIFIER, 100)
+
+    found = saved.figures()
+
+    sizes = (found["full_vocab_size"], found["partial_vocab_size"])
+    assert (found["model"], sizes) == ("m", (1000, 100))
+    assert found["embedding_reduction"] == 0.9
+    assert found["model_reduction"] == saved.parameters.model_reduction
+    assert found["training"]["precision"] == "fp32"
+    assert found["full_bytes"]["total"] == saved.full.total
+    assert found["partial_bytes"]["total"] == saved.partial.total
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -5,12 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from subvocab.analysis.usage import coverage, tokens_to_cover
+from subvocab.analysis.usage import coverage, tokens_to_cover, usage_figures
 from subvocab.errors import DataError
 from subvocab.vocabulary import TokenCounts
 
 COUNTS = TokenCounts(np.array([10, 0, 60, 30]))
 NOTHING = TokenCounts(np.zeros(3, dtype=np.int64))
+
+
+def test_usage_figures_tell_tokens_from_rows() -> None:
+    """A special token is kept, but was not seen."""
+    counts = TokenCounts(COUNTS.counts, np.array([0, 1]))
+
+    assert usage_figures(counts) == {
+        "full_vocab_size": 4,
+        "unique_tokens": 3,
+        "total_tokens": 100,
+        "partial_vocab_size": 4,
+    }
 
 
 def test_coverage_adds_up_the_most_frequent_first() -> None:

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 import typer
 
-from subvocab.cli.console import check_writable, exits_cleanly, print_json, print_table
+from subvocab.cli.console import (
+    check_writable,
+    exits_cleanly,
+    print_json,
+    print_table,
+    usage_rows,
+)
 from subvocab.errors import DataError
 
 
@@ -81,6 +87,18 @@ def test_print_json_writes_standard_json(capsys: pytest.CaptureFixture[str]) -> 
     printed = capsys.readouterr().out
     assert json.loads(printed) == {"a": None, "b": {"c": [1.5, None]}, "d": "é", "e": 3}
     assert printed.count("\n") == 1
+
+
+def test_usage_rows_give_the_share_of_rows_to_keep() -> None:
+    """Of all rows, not of the tokens seen."""
+    figures = {
+        "full_vocab_size": 30_522,
+        "unique_tokens": 3_000,
+        "total_tokens": 67_349,
+        "partial_vocab_size": 3_052,
+    }
+
+    assert list(usage_rows(figures).values()) == ["30,522", "67,349", "3,000", "3,052 (10.0%)"]
 
 
 def test_print_table_takes_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

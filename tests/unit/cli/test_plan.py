@@ -129,8 +129,16 @@ def test_plan_without_data_tells_what_the_model_takes() -> None:
     figures = _json("model")
     status, printed, _ = _run("model")
 
-    assert figures["partial_vocab_size"] is None
-    assert figures["partial_bytes"] is None
+    assert [name for name, value in figures.items() if value is None] == [
+        "partial_vocab_size",
+        "partial_embedding_parameters",
+        "partial_model_parameters",
+        "embedding_reduction",
+        "model_reduction",
+        "partial_bytes",
+        "unique_tokens",
+        "total_tokens",
+    ]
     assert figures["combinations"][0]["partial_bytes"] is None
     assert figures["full_bytes"]["total"] == 16 * figures["model_parameters"]
     assert status == 0
@@ -228,8 +236,8 @@ def test_plan_refuses_a_tokenizer_that_is_too_large(folder: Path) -> None:
 
     assert status == 2
     assert said == (
-        f"subvocab: The tokenizer of model has {tokens:,} tokens, but the embedding matrix of "
-        "`small` has 40 rows. Name the model's own with `--tokenizer`.\n"
+        f"subvocab: The vocabulary of model has {tokens:,} tokens, but the embedding matrix of "
+        "`small` has 40 rows. Name a tokenizer and a model that were made for each other.\n"
     )
 
 

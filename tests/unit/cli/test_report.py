@@ -77,6 +77,21 @@ def test_report_compares_models(folder: Path) -> None:
     assert "Where the bytes go" in (folder / "a.html").read_text(encoding="utf-8")
 
 
+def test_report_keeps_rows_that_no_token_has(folder: Path) -> None:
+    """A model may keep an id that the tokenizer lacks; models of other sizes do not know it."""
+    tiny_config("bert", vocab_size=WORDPIECE + 20, eos_token_id=WORDPIECE + 9).save_pretrained(
+        folder / "ending"
+    )
+    options = ("--tokenizer", ".", "--model", "equal", "--model", "ending")
+
+    status, printed, said = _run("a.txt", *options, "--out", "a.html", "--json")
+
+    found = json.loads(printed)
+    assert (status, said) == (0, "")
+    kept = [saved["partial_vocab_size"] for saved in found["savings"]]
+    assert kept == [found["partial_vocab_size"], found["partial_vocab_size"] + 1]
+
+
 def test_report_takes_the_tokenizer_of_the_only_model(folder: Path) -> None:
     """A model's folder is enough; |V| is the rows of its matrix."""
     status, printed, said = _run("a.txt", "--model", "large", "--out", "a.html")
@@ -161,8 +176,9 @@ def test_report_refuses_a_model_with_fewer_rows_than_tokens() -> None:
 
     assert status == 2
     assert said == (
-        f"subvocab: The tokens of . are {WORDPIECE}, but the embedding matrix of `small` has "
-        f"{WORDPIECE - 20} rows. Name models that were made for this tokenizer.\n"
+        f"subvocab: The vocabulary of . has {WORDPIECE} tokens, but the embedding matrix of "
+        f"`small` has {WORDPIECE - 20} rows. Name a tokenizer and a model that were made for each "
+        "other.\n"
     )
 
 

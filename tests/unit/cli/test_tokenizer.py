@@ -8,8 +8,14 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from subvocab.cli.tokenizer import load_tokenizer, load_training_tokenizer
-from subvocab.errors import DataError
+from subvocab.analysis.savings import ModelShape
+from subvocab.cli.tokenizer import (
+    check_rows,
+    folder_of,
+    load_tokenizer,
+    load_training_tokenizer,
+)
+from subvocab.errors import DataError, VocabularyMismatchError
 from tests import tiny_tokenizers
 from tests.models import tiny_config
 
@@ -56,6 +62,27 @@ def test_load_tokenizer_refuses_what_is_not_there(tmp_path: Path) -> None:
 
     assert str(caught.value) == (
         f"There is no tokenizer {tmp_path / 'none'}. Name a folder, a file, or a name on the Hub."
+    )
+
+
+def test_folder_of_takes_a_file_for_its_folder(base: Path) -> None:
+    """Folders, and names on the Hub, stay."""
+    assert folder_of(str(base / "config.json")) == str(base)
+    assert folder_of(str(base)) == str(base)
+    assert folder_of("FacebookAI/roberta-base") == "FacebookAI/roberta-base"
+
+
+def test_check_rows_refuses_a_token_without_a_row() -> None:
+    """As many rows as tokens are enough."""
+    shape = ModelShape("small", 1_000, ())
+
+    check_rows(1_000, "tiny", shape)
+    with pytest.raises(VocabularyMismatchError) as caught:
+        check_rows(1_001, "tiny", shape)
+
+    assert str(caught.value) == (
+        "The vocabulary of tiny has 1,001 tokens, but the embedding matrix of `small` has 1,000 "
+        "rows. Name a tokenizer and a model that were made for each other."
     )
 
 
