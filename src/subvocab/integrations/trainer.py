@@ -17,7 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from subvocab.errors import VocabularyMismatchError
 from subvocab.model.checkpoint import VOCABULARY_FILE
-from subvocab.model.shrink import partial_embeddings, vocabulary_of
+from subvocab.model.shrink import partial_tables, vocabulary_of
 
 FINGERPRINT = "vocabulary_fingerprint"
 ROW_MIXING_OPTIMIZERS = ("Adafactor", "LAMB", "LARS", "Muon", "SAM", "Shampoo", "SOAP")
@@ -115,7 +115,7 @@ def check_optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimiz
     Raises:
         VocabularyMismatchError: If a moment of E′ has another shape than E′.
     """
-    for name, module in partial_embeddings(model).items():
+    for name, module in partial_tables(model).items():
         for key, moment in optimizer.state.get(module.weight, {}).items():
             # Adafactor's and 8-bit moments are of other shapes by design; rows still lead.
             if (
@@ -137,7 +137,7 @@ def warn_of_inexact_optimizer(model: torch.nn.Module, optimizer: torch.optim.Opt
         model: A shrunk model.
         optimizer: Its optimizer.
     """
-    held = {id(module.weight) for module in partial_embeddings(model).values()}
+    held = {id(module.weight) for module in partial_tables(model).values()}
     kind = type(getattr(optimizer, "optimizer", optimizer)).__name__  # accelerate wraps it
     for group in optimizer.param_groups:
         if not any(id(parameter) in held for parameter in group["params"]):

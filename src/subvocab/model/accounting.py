@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from subvocab.analysis.savings import ParameterCounts
-from subvocab.model.shrink import partial_embeddings, vocabulary_of
+from subvocab.model.partial import PartialModule
+from subvocab.model.shrink import partial_tables, vocabulary_of
 
 SAMPLE_SECONDS = 0.005
 
@@ -29,18 +30,37 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
         UnsupportedModelError: If the model is not shrunk.
     """
     vocabulary = vocabulary_of(model)
-    weights = {id(m.weight): m.weight for m in partial_embeddings(model).values()}
-    partial = sum(weight.numel() for weight in weights.values())
-    full = sum(vocabulary.full_vocab_size * weight.shape[1] for weight in weights.values())
+    modules = {id(m.weight): m for m in partial_tables(model).values()}
+    partial = sum(module.weight.numel() for module in modules.values())
+    full = sum(
+        module.table.vocabulary.full_vocab_size * module.weight.shape[1]
+        for module in modules.values()
+    )
     total = sum(parameter.numel() for parameter in model.parameters())
     return ParameterCounts(
         full_vocab_size=vocabulary.full_vocab_size,
         partial_vocab_size=len(vocabulary),
         embedding_parameters=full,
         partial_embedding_parameters=partial,
-        model_parameters=total - partial + full,
+        model_parameters=total - partial + full + _rest_of_biases(model),
         partial_model_parameters=total,
     )
+
+
+def _rest_of_biases(model: nn.Module) -> int:
+    """Count the biases outside V′, less the shifts, which a whole model does not have."""
+    modules = [m for m in model.modules() if isinstance(m, PartialModule)]
+    shifts = {
+        id(p): p.numel()
+        for m in modules
+        for p in (m.rest_shift, m.rest_bias_shift)
+        if p is not None
+    }
+    biases = {id(m.bias): m for m in modules if m.partial_bias is not None}
+    rest = sum(
+        m.partial_bias.whole.numel() - m.bias.numel() for m in biases.values() if m.partial_bias
+    )
+    return rest - sum(shifts.values())
 
 
 def private_bytes() -> int:

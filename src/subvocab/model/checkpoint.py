@@ -7,27 +7,29 @@ Whole checkpoints need nothing from here: a shrunk model's ``state_dict`` and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
 from subvocab._atomic import replacing
 from subvocab._typing import StrPath
 from subvocab.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, listed
-from subvocab.model.embedding import TOKEN_IDS_KEY
 from subvocab.model.load import local_folder
-from subvocab.model.shrink import partial_embeddings, vocabulary_of
-from subvocab.model.tensors import STORED_DTYPES, TORCH_DTYPES, converted, torch_dtype
+from subvocab.model.partial import SHIFT_KEY, TOKEN_IDS_KEY
+from subvocab.model.shrink import partial_tables, vocabulary_of
+from subvocab.model.tensors import STORED_DTYPES, TORCH_DTYPES, converted, shifted, torch_dtype
 from subvocab.storage import Checkpoint, FullMatrix, expand_checkpoint, read_checkpoint
 from subvocab.vocabulary import PartialVocabulary
 
 VOCABULARY_FILE = "vocabulary.safetensors"
 DESCRIPTION_FILE = "subvocab.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @contextmanager
@@ -44,7 +46,7 @@ def compact_state_dicts(model: nn.Module) -> Iterator[None]:
         UnsupportedModelError: If the model is not shrunk.
     """
     vocabulary_of(model)  # raises if there is none
-    tables = {module.table for module in partial_embeddings(model).values()}
+    tables = {module.table for module in partial_tables(model).values()}
     for table in tables:
         table.compact = True
     try:
@@ -105,25 +107,39 @@ def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None
         staged.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def _saved_tables(model: PreTrainedModel, folder: Path) -> dict[str, dict[str, str]]:
+def _saved_tables(model: PreTrainedModel, folder: Path) -> dict[str, dict[str, Any]]:
     """Describe the tables of a checkpoint; of the names of a tied one, the one that was saved."""
     saved = read_checkpoint(folder).tensors
-    tables = {}
-    missing = {id(m.weight): name for name, m in partial_embeddings(model).items()}
-    for name, module in partial_embeddings(model).items():
+    tables: dict[str, dict[str, Any]] = {}
+    shifts = _saved_shifts(model, saved)
+    missing = {id(m.weight): name for name, m in partial_tables(model).items()}
+    for name, module in partial_tables(model).items():
         if f"{name}.weight" in saved:
             missing.pop(id(module.weight), None)
             tables[f"{name}.weight"] = {
                 "dtype": STORED_DTYPES[module.weight.dtype],
                 "base_dtype": module.table.matrix.dtype,
                 "base_fingerprint": module.table.matrix.fingerprint,
+                "full_vocab_size": module.table.vocabulary.full_vocab_size,
+                "token_ids": f"{name}.{TOKEN_IDS_KEY}",
             }
+            if id(module.weight) in shifts:
+                tables[f"{name}.weight"]["rest_shift"] = shifts[id(module.weight)]
     if missing:
         raise CheckpointError(
             f"`{listed(list(missing.values()))}.weight` was saved in {folder} under another name, "
             "so it could not be merged. Save the model whole with `save_pretrained`."
         )
     return tables
+
+
+def _saved_shifts(model: PreTrainedModel, saved: Collection[str]) -> dict[int, str]:
+    """Name the saved rest shifts, by the table they belong to."""
+    return {
+        id(module.weight): f"{name}.{SHIFT_KEY}"
+        for name, module in partial_tables(model).items()
+        if f"{name}.{SHIFT_KEY}" in saved
+    }
 
 
 def merge(compact: StrPath, *, base: StrPath, out: StrPath, progress: bool = True) -> Path:
@@ -158,16 +174,21 @@ def merge(compact: StrPath, *, base: StrPath, out: StrPath, progress: bool = Tru
         )
     base_folder = local_folder(base)
     base_checkpoint = read_checkpoint(base_folder)
-    tables = {
-        name: (_base_matrix(base_checkpoint, table, vocabulary), vocabulary)
-        for name, table in description["tables"].items()
-    }
-    token_ids = {n for n in read_checkpoint(compact).tensors if n.endswith(f".{TOKEN_IDS_KEY}")}
+    tables = {}
+    dropped = {n for n in read_checkpoint(compact).tensors if n.endswith(f".{TOKEN_IDS_KEY}")}
+    for name, table in description["tables"].items():
+        beside = _read_tensors(compact, {table["token_ids"], table.get("rest_shift")} - {None})
+        own = PartialVocabulary(beside[table["token_ids"]].numpy(), table["full_vocab_size"])
+        matrix = _base_matrix(base_checkpoint, table)
+        if "rest_shift" in table:
+            dropped.add(table["rest_shift"])
+            matrix = shifted(matrix, beside[table["rest_shift"]])
+        tables[name] = (matrix, own)
     expand_checkpoint(
         compact,
         out,
         tables,
-        dropped_tensors=token_ids,
+        dropped_tensors=dropped,
         extra_files_from=base_folder,
         exclude={VOCABULARY_FILE, DESCRIPTION_FILE},
         progress=progress,
@@ -209,18 +230,29 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description  # type: ignore[no-any-return]
 
 
-def _check_description(table: dict[str, str]) -> None:
+def _check_description(table: dict[str, Any]) -> None:
     """Refuse what cannot be the description of a table."""
     known = {table["dtype"], table["base_dtype"]} <= TORCH_DTYPES.keys()
-    if not (known and isinstance(table["base_fingerprint"], str)):
+    texts = (table["base_fingerprint"], table["token_ids"], table.get("rest_shift", ""))
+    sized = isinstance(table["full_vocab_size"], int)
+    if not (known and sized and all(isinstance(text, str) for text in texts)):
         raise ValueError(f"a table is described as {table}")
 
 
-def _base_matrix(
-    base: Checkpoint, table: dict[str, str], vocabulary: PartialVocabulary
-) -> FullMatrix:
+def _read_tensors(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:
+    """Read small tensors of a checkpoint."""
+    checkpoint = read_checkpoint(folder)
+    found = {}
+    for name in names:
+        with safe_open(checkpoint.find_tensor(name).path, "pt") as file:
+            found[name] = file.get_tensor(name)
+    return found
+
+
+def _base_matrix(base: Checkpoint, table: dict[str, Any]) -> FullMatrix:
     """Find E in the base by its content, whatever its name there, in the dtype of the rows."""
-    tall = [t for t in base.tensors.values() if t.shape[:1] == (vocabulary.full_vocab_size,)]
+    size = table["full_vocab_size"]
+    tall = [t for t in base.tensors.values() if t.shape[:1] == (size,)]
     candidates = [FullMatrix(tensor) for tensor in tall if len(tensor.shape) == 2]  # noqa: PLR2004
     wanted = table["base_fingerprint"]
     for matrix in candidates:
@@ -234,6 +266,6 @@ def _base_matrix(
     names = listed([f"`{tensor.name}`" for tensor in tall]) or "none"
     raise VocabularyMismatchError(
         f"No matrix in {base.folder} is the one that was shrunk; of "
-        f"{vocabulary.full_vocab_size:,} rows there: {names}. Give as base the very model that "
+        f"{size:,} rows there: {names}. Give as base the very model that "
         "training started from."
     )

@@ -21,10 +21,12 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from subvocab._typing import StrPath
 from subvocab.errors import CheckpointError
-from subvocab.model.embedding import make_partial
-from subvocab.model.shrink import complete, warn_if_little_is_gained
-from subvocab.model.table import PartialTable
-from subvocab.model.tables import EmbeddingTable, find_tables
+from subvocab.model.attach import HeadPlan, attach
+from subvocab.model.frozen import RestDevice
+from subvocab.model.head import HeadMode
+from subvocab.model.shrink import choose_tables
+from subvocab.model.table import OutOfVocabulary, PartialTable
+from subvocab.model.tables import EmbeddingTable
 from subvocab.model.tensors import (
     TORCH_DTYPES,
     read_rows,
@@ -35,6 +37,7 @@ from subvocab.model.tensors import (
 from subvocab.storage import Checkpoint, FullMatrix, read_checkpoint
 from subvocab.vocabulary import PartialVocabulary
 
+Chosen = list[tuple[EmbeddingTable, PartialVocabulary]]
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja"]
 """What `local_folder` fetches from the Hub: no weights in other formats."""
@@ -43,8 +46,12 @@ MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja"]
 def from_pretrained(
     auto_class: Any,
     name_or_path: StrPath,
-    vocabulary: PartialVocabulary,
+    vocabulary: PartialVocabulary | Mapping[str, PartialVocabulary],
     *,
+    head: HeadMode = "exact",
+    rest_shift: bool = True,
+    rest_device: RestDevice = None,
+    out_of_vocabulary: OutOfVocabulary = "error",
     dtype: torch.dtype | str = "auto",
     device: torch.device | str | None = None,
     tokenizer: object = None,
@@ -58,10 +65,13 @@ def from_pretrained(
 
     Args:
         auto_class: ``AutoModelForSequenceClassification`` or another class of
-            transformers with ``from_pretrained``; no output head.
+            transformers with ``from_pretrained``.
         name_or_path: A folder, or a name on the Hub, with safetensors weights.
-        vocabulary: V′. The special tokens of the model's configuration and its padding
-            token are added to it.
+        vocabulary: V′, or one for each part of the model, as for `shrink`.
+        head: As for `shrink`.
+        rest_shift: As for `shrink`.
+        rest_device: As for `shrink`.
+        out_of_vocabulary: As for `shrink`.
         dtype: Of the weights; ``"auto"`` takes the one they were saved in, as
             transformers does.
         device: Where to put the model; by default the CPU.
@@ -76,22 +86,21 @@ def from_pretrained(
     Raises:
         CheckpointError: If there is no such checkpoint, or it is damaged, or lacks the
             matrix.
-        UnsupportedModelError: If the model has an output head.
+        UnsupportedModelError: If the model's output head is of a kind that is not known.
         VocabularyMismatchError: If no embedding matrix has |V| rows.
     """
+    plan = HeadPlan(head, rest_shift=rest_shift, rest_device=rest_device)
     hub_options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
     folder = local_folder(name_or_path, subfolder=kwargs.pop("subfolder", ""), **hub_options)
     checkpoint = read_checkpoint(folder)
     config, kwargs = _read_config(auto_class, folder, kwargs)
     skeleton = _skeleton(auto_class, config, trust_remote_code=kwargs.get("trust_remote_code"))
-    tables = find_tables(skeleton, vocabulary.full_vocab_size)
-    vocabulary = complete(vocabulary, skeleton, tables)
-    warn_if_little_is_gained(vocabulary)
+    chosen = choose_tables(skeleton, vocabulary, head=head)
 
     with ExitStack() as files:
         loaded_dtype = _resolve_dtype(dtype, config, checkpoint)
-        state_dict = _lazy_state_dict(checkpoint, tables, vocabulary, files, loaded_dtype)
-        model = _partial_class(type(skeleton), tables, len(vocabulary)).from_pretrained(
+        state_dict = _lazy_state_dict(checkpoint, chosen, files, loaded_dtype)
+        model = _partial_class(type(skeleton), chosen).from_pretrained(
             None,
             config=skeleton.config,
             state_dict=state_dict,
@@ -101,7 +110,12 @@ def from_pretrained(
     model.__class__ = type(skeleton)
     model.config.name_or_path = str(name_or_path)
     read = [value for value in state_dict.values() if isinstance(value, LazyRows) and value.read]
-    _attach(model, tables, read, vocabulary, tokenizer or str(folder))
+    loaded = _tables_of(model, chosen)
+    for table, own in loaded:
+        weight = table.parameter
+        matrix = _source(weight, read, table.name.removesuffix(".weight"))
+        partial_table = PartialTable(own, matrix, tokenizer or str(folder), out_of_vocabulary)
+        attach(model, table, weight, partial_table, plan)
     return model if device is None else cast("nn.Module", model).to(device)
 
 
@@ -189,41 +203,45 @@ def _skeleton(
         return auto_class(config)  # type: ignore[no-any-return]
 
 
-def _partial_class(
-    model_class: type[PreTrainedModel], tables: list[EmbeddingTable], rows: int
-) -> type[PreTrainedModel]:
+def _partial_class(model_class: type[PreTrainedModel], chosen: Chosen) -> type[PreTrainedModel]:
     """Make a class whose instances are born with small matrices; its name is the same."""
 
     def __init__(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         model_class.__init__(self, *args, **kwargs)
-        for table in tables:
-            like = table.parameter
-            small = nn.Parameter(torch.empty((rows, like.shape[1]), device="meta"))
-            for name in table.owners:
+        for table, vocabulary in chosen:
+            shape = (len(vocabulary), table.parameter.shape[1])
+            small = nn.Parameter(torch.empty(shape, device="meta"))
+            for name in table.module_names:
                 self.get_submodule(name).weight = small
 
-    members = {"__init__": __init__, "__module__": model_class.__module__}
+    def leave_bias(*_: object) -> None:
+        """Tying would cut biases to the height of the small matrix; they are made partial later."""
+
+    members = {
+        "__init__": __init__,
+        "_adjust_bias": leave_bias,
+        "__module__": model_class.__module__,
+    }
     return type(model_class.__name__, (model_class,), members)
 
 
 def _lazy_state_dict(
-    checkpoint: Checkpoint,
-    tables: list[EmbeddingTable],
-    vocabulary: PartialVocabulary,
-    files: ExitStack,
-    dtype: torch.dtype,
+    checkpoint: Checkpoint, chosen: Chosen, files: ExitStack, dtype: torch.dtype
 ) -> Mapping[str, Any]:
     """Give a checkpoint's tensors unread; those that may be a table as its rows."""
-    shapes = {tuple(table.parameter.shape) for table in tables}
-    tall = {name for name, tensor in checkpoint.tensors.items() if tensor.shape in shapes}
-    ends = {_end(f"{owner}.weight") for table in tables for owner in table.owners}
-    # Names may differ between file and model; but where some agree, another tensor of that
-    # shape is something else, such as the positions of a model with as few tokens.
-    chosen = {name for name in tall if _end(name) in ends} or tall
+    token_ids: dict[str, np.ndarray] = {}
+    for table, vocabulary in chosen:
+        shape = tuple(table.parameter.shape)
+        tall = {name for name, tensor in checkpoint.tensors.items() if tensor.shape == shape}
+        ends = {_end(f"{name}.weight") for name in table.module_names}
+        # Names may differ between file and model; but where some agree, another tensor of that
+        # shape is something else, such as the positions of a model with as few tokens.
+        named = {name for name in tall if _end(name) in ends}
+        token_ids |= dict.fromkeys(named or tall - token_ids.keys(), vocabulary.token_ids)
     opened = {path: files.enter_context(safe_open(path, "pt")) for path in checkpoint.files}
     return {
-        name: LazyRows(FullMatrix(tensor), vocabulary.token_ids, dtype)
-        if name in chosen
+        name: LazyRows(FullMatrix(tensor), token_ids[name], dtype)
+        if name in token_ids
         else opened[tensor.path].get_slice(name)
         for name, tensor in checkpoint.tensors.items()
     }
@@ -248,23 +266,19 @@ def _resolve_dtype(
     return torch_dtype(stored[0]) if stored else torch.get_default_dtype()
 
 
-def _attach(
-    model: PreTrainedModel,
-    tables: list[EmbeddingTable],
-    read: list[LazyRows],
-    vocabulary: PartialVocabulary,
-    tokenizer: object,
-) -> None:
-    """Make the modules partial, each over the matrix that its rows were read from."""
-    owners = [name for table in tables for name in table.owners]
-    partial_tables: dict[int, PartialTable] = {}
-    for name in owners:
-        module = cast("nn.Embedding", model.get_submodule(name))
-        weight = cast("nn.Parameter", module.weight)
-        if id(weight) not in partial_tables:
-            matrix = _source(weight, read, name)
-            partial_tables[id(weight)] = PartialTable(vocabulary, matrix, tokenizer)
-        make_partial(module, weight, partial_tables[id(weight)])
+def _tables_of(model: PreTrainedModel, chosen: Chosen) -> Chosen:
+    """Group the modules of a loaded model by the matrix they hold: the file decides on ties."""
+    tables: dict[int, tuple[EmbeddingTable, PartialVocabulary]] = {}
+    for described, vocabulary in chosen:
+        for names, kind in ((described.owners, "owners"), (described.heads, "heads")):
+            for name in names:
+                module = cast("Any", model.get_submodule(name))
+                weight = module.weight if hasattr(module, "weight") else None
+                if weight is None:  # a product with the table that comes before it
+                    weight = next(reversed(tables.values()))[0].parameter
+                empty = (EmbeddingTable(weight, {}, {}), vocabulary)
+                getattr(tables.setdefault(id(weight), empty)[0], kind)[name] = module
+    return list(tables.values())
 
 
 def _source(weight: nn.Parameter, read: list[LazyRows], name: str) -> FullMatrix:

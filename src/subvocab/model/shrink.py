@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -13,9 +14,13 @@ from torch import nn
 
 from subvocab._typing import StrPath
 from subvocab.errors import UnsupportedModelError
-from subvocab.model.embedding import PartialEmbedding, make_partial, make_whole
-from subvocab.model.table import PartialTable
-from subvocab.model.tables import EmbeddingTable, find_tables
+from subvocab.model.attach import HeadPlan, attach, detach
+from subvocab.model.embedding import PartialEmbedding
+from subvocab.model.frozen import RestDevice
+from subvocab.model.head import HeadMode
+from subvocab.model.partial import PartialModule
+from subvocab.model.table import OutOfVocabulary, PartialTable
+from subvocab.model.tables import EmbeddingTable, find_per_layer_tables, find_tables
 from subvocab.model.tensors import spilled
 from subvocab.vocabulary import PartialVocabulary
 
@@ -53,21 +58,35 @@ class Shrunk(Generic[Model]):
 
 def shrink(
     model: Model,
-    vocabulary: PartialVocabulary,
+    vocabulary: PartialVocabulary | Mapping[str, PartialVocabulary],
     *,
+    head: HeadMode = "exact",
+    rest_shift: bool = True,
+    rest_device: RestDevice = None,
+    out_of_vocabulary: OutOfVocabulary = "error",
     tokenizer: object = None,
     spill_folder: StrPath | None = None,
 ) -> Shrunk[Model]:
-    """Leave only the rows of V′ in a model's embedding matrix, in place.
+    """Leave only the rows of V′ in a model's embedding matrix and output head, in place.
 
     The whole matrix is written to a temporary file, from which the model is made whole
     again, saved whole, and from which evaluation reads rows outside V′. Make the
     optimizer after this call.
 
     Args:
-        model: A model without an output head, of any dtype, on any device.
+        model: A model of any dtype, on any device.
         vocabulary: V′. The special tokens of the model's configuration and its padding
-            token are added to it.
+            token are added to it. For a model with two vocabularies one for each part:
+            ``{"encoder": …, "decoder": …}``.
+        head: What an output head predicts while the model computes its loss. "exact": V′,
+            and the log-sum-exp of all other tokens, so that the loss is that of the whole
+            vocabulary; "restricted": V′ alone; "whole": all, for heads that are not tied.
+        rest_shift: Whether an exact head trains one vector that is added to every row
+            outside V′. Under Adam it stands for the update that full fine-tuning gives them.
+        rest_device: Where those rows stay: with the model (None), on the "cpu", or on
+            "disk".
+        out_of_vocabulary: What a token outside V′ does in training: "error", or "frozen"
+            to read its row from disk and give it no gradient.
         tokenizer: A tokenizer, or the name of one, for readable error messages. By
             default the one that lies where the model came from, if there is one.
         spill_folder: Where to put the temporary file, which is as large as the matrix; by
@@ -77,8 +96,8 @@ def shrink(
         A handle on the model: ``with shrink(model, vocabulary): ...`` restores it.
 
     Raises:
-        UnsupportedModelError: If the model has an output head, is shrunk already, or
-            an optimizer already holds its matrix.
+        UnsupportedModelError: If the model is shrunk already, an optimizer already holds
+            its matrix, or its output head is of a kind that is not known.
         VocabularyMismatchError: If no embedding matrix has |V| rows.
 
     Source:
@@ -88,25 +107,22 @@ def shrink(
         raise UnsupportedModelError(
             f"`{type(model).__name__}` is shrunk already. Call `subvocab.restore(model)` first."
         )
-    tables = find_tables(model, vocabulary.full_vocab_size)
-    refuse_stale_optimizers(model, tables)
-    vocabulary = complete(vocabulary, model, tables)
-    warn_if_little_is_gained(vocabulary)
-
-    token_ids = torch.tensor(vocabulary.token_ids)
+    plan = HeadPlan(head, rest_shift=rest_shift, rest_device=rest_device)
+    chosen = choose_tables(model, vocabulary, head=head)
+    refuse_stale_optimizers(model, [table for table, _ in chosen])
     tokenizer = tokenizer or getattr(getattr(model, "config", None), "name_or_path", None) or None
     folder = None if spill_folder is None else str(spill_folder)
     # All that may fail comes before the first module is touched.
     prepared = []
-    for table in tables:
+    for table, own in chosen:
         whole = table.parameter
         matrix = spilled(whole, folder=folder)
-        rows = whole.detach()[token_ids.to(whole.device)]
+        rows = whole.detach()[torch.tensor(own.token_ids, device=whole.device)]
         weight = nn.Parameter(rows, requires_grad=whole.requires_grad)
-        prepared.append((table, weight, PartialTable(vocabulary, matrix, tokenizer)))
-    for table, weight, partial_table in prepared:
-        for module in table.owners.values():
-            make_partial(module, weight, partial_table)
+        partial_table = PartialTable(own, matrix, tokenizer, out_of_vocabulary)
+        prepared.append((table, weight, partial_table))
+    for prepared_table in prepared:
+        attach(model, *prepared_table, plan)
     return Shrunk(model)
 
 
@@ -118,7 +134,8 @@ def restore(model: Model) -> Model:
 
     Returns:
         The same model. Its embedding matrix holds the learned rows, and every other row
-        as it was. It is a new Parameter: an optimizer made before is of no further use.
+        as it was, moved by the rest shift where an output head trained one. It is a new
+        Parameter: an optimizer made before is of no further use.
 
     Raises:
         UnsupportedModelError: If the model is not shrunk.
@@ -126,20 +143,12 @@ def restore(model: Model) -> Model:
     Source:
         §4 "After fine-tuning": E[f⁻¹(j)] = E′[j].
     """
-    modules = partial_embeddings(model)
-    if not modules:
+    if not partial_embeddings(model):
         raise UnsupportedModelError(
             f"`{type(model).__name__}` has no partial embedding, so there is nothing to restore. "
             "Was it restored already?"
         )
-    wholes: dict[int, nn.Parameter] = {}
-    for module in modules.values():
-        weight = module.weight
-        if id(weight) not in wholes:
-            whole = module.table.whole_tensor(weight).clone().to(weight.device)
-            wholes[id(weight)] = nn.Parameter(whole, requires_grad=weight.requires_grad)
-    for module in modules.values():
-        make_whole(module, wholes[id(module.weight)])
+    detach(model)
     return model
 
 
@@ -153,6 +162,22 @@ def partial_embeddings(model: nn.Module) -> dict[str, PartialEmbedding]:
         The modules by name; empty if the model is not shrunk.
     """
     return {n: m for n, m in model.named_modules() if isinstance(m, PartialEmbedding)}
+
+
+def partial_tables(model: nn.Module) -> dict[str, Any]:
+    """Find the modules of a model that hold rows of V′: embeddings and output heads.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        The modules by name; empty if the model is not shrunk.
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, PartialModule) and module.table is not None
+    }
 
 
 def vocabulary_of(model: nn.Module) -> PartialVocabulary:
@@ -172,6 +197,41 @@ def vocabulary_of(model: nn.Module) -> PartialVocabulary:
     raise UnsupportedModelError(f"`{type(model).__name__}` has no partial embedding.")
 
 
+def choose_tables(
+    model: nn.Module,
+    vocabulary: PartialVocabulary | Mapping[str, PartialVocabulary],
+    *,
+    head: HeadMode,
+) -> list[tuple[EmbeddingTable, PartialVocabulary]]:
+    """Find the tables to shrink, and the V′ of each.
+
+    Args:
+        model: The model.
+        vocabulary: V′, or one for each part of the model.
+        head: What to make of output heads.
+
+    Returns:
+        Tables with their vocabularies, to which the tokens are added that the model may
+        insert by itself.
+
+    Raises:
+        UnsupportedModelError: If a table is of a kind that cannot be shrunk.
+        VocabularyMismatchError: If a vocabulary fits no table.
+    """
+    parts = vocabulary if isinstance(vocabulary, Mapping) else {None: vocabulary}
+    chosen: dict[int, tuple[EmbeddingTable, PartialVocabulary]] = {}
+    for part, own in parts.items():
+        tables = find_tables(model, own.full_vocab_size, part=part, head=head)
+        own = complete(own, model, tables)  # noqa: PLW2901 - the same, and more
+        warn_if_little_is_gained(own)
+        for table in tables:
+            chosen[id(table.parameter)] = (table, own)
+        for table in find_per_layer_tables(model, tables):
+            ids = own.token_ids[own.token_ids < len(table.parameter)]
+            chosen[id(table.parameter)] = (table, PartialVocabulary(ids, len(table.parameter)))
+    return list(chosen.values())
+
+
 def complete(
     vocabulary: PartialVocabulary, model: nn.Module, tables: list[EmbeddingTable]
 ) -> PartialVocabulary:
@@ -188,6 +248,7 @@ def complete(
     found = {0}
     for table in tables:
         found |= {m.padding_idx for m in table.owners.values() if m.padding_idx is not None}
+    padding_ids: set[int] = set()
     configs = {
         id(config): config
         for module in model.modules()
@@ -195,18 +256,25 @@ def complete(
         if callable(getattr(config, "to_dict", None))
     }
     for config in configs.values():
-        found |= _token_ids_named_in(config.to_dict() if config is not None else {})
+        entries = config.to_dict() if config is not None else {}
+        found |= _token_ids_named_in(entries)
+        padding_ids |= _token_ids_named_in(entries, ending="pad_token_id")
+    if find_per_layer_tables(model, tables):
+        # Gemma 4 reads the padding token's row by its id, past the look-up: the two must agree.
+        found |= set(range(max(found & padding_ids, default=0) + 1))
     inside = [i for i in sorted(found) if 0 <= i < vocabulary.full_vocab_size]
     return vocabulary.union(np.array(inside))
 
 
-def _token_ids_named_in(config: dict[Any, Any]) -> set[int]:
+def _token_ids_named_in(
+    config: dict[Any, Any], ending: tuple[str, ...] | str = ("_token_id", "_token_ids")
+) -> set[int]:
     """Collect the values of every ``*_token_id`` entry, nested ones included."""
     found: set[int] = set()
     for key, value in config.items():
         if isinstance(value, dict):
-            found |= _token_ids_named_in(value)
-        elif str(key).endswith(("_token_id", "_token_ids")):
+            found |= _token_ids_named_in(value, ending)
+        elif str(key).endswith(ending):
             values = value if isinstance(value, list | tuple) else [value]
             found |= {v for v in values if isinstance(v, int) and not isinstance(v, bool)}
     return found
@@ -259,5 +327,5 @@ def warn_if_little_is_gained(vocabulary: PartialVocabulary) -> None:
         warnings.warn(
             f"The partial vocabulary holds {len(vocabulary):,} of {vocabulary.full_vocab_size:,} "
             f"tokens ({share:.0%}): the result is right, but little memory is saved.",
-            stacklevel=3,
+            stacklevel=4,
         )

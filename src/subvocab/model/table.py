@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from subvocab.errors import OutOfVocabularyError, VocabularyMismatchError, listed
+from subvocab.errors import (
+    OutOfVocabularyError,
+    UnsupportedModelError,
+    VocabularyMismatchError,
+    listed,
+)
 from subvocab.model.tensors import (
     converted,
     read_rows,
+    shifted,
     spilled,
     tensor_chunks,
     to_bytes,
@@ -25,8 +31,41 @@ from subvocab.storage import FullMatrix
 from subvocab.vocabulary import PartialVocabulary
 from subvocab.vocabulary.partial import ABSENT
 
-_weight_of = WeakIdKeyDictionary()
-"""The E′ that a whole tensor was made of. Beside the tensor, which would take it into its file."""
+OutOfVocabulary = Literal["error", "frozen"]
+POLICIES = ("error", "frozen")
+
+_part_of = WeakIdKeyDictionary()
+"""The part that a whole tensor was made of. Not on the tensor, which would take it into files."""
+
+
+def shared_whole(part: Tensor, destination: dict[str, Any] | None) -> Tensor | None:
+    """Find what was made of a parameter already, so that a tie is saved as one tensor.
+
+    Args:
+        part: E′, or the biases of V′.
+        destination: A state dict in the making.
+
+    Returns:
+        The whole tensor that another module has put there, if any.
+    """
+    for value in (destination or {}).values():
+        if isinstance(value, Tensor) and _part_of.get(value) is part:
+            return value
+    return None
+
+
+def share_whole(whole: Tensor, part: Tensor) -> Tensor:
+    """Note what a whole tensor was made of, for `shared_whole`.
+
+    Args:
+        whole: The tensor.
+        part: What it was made of.
+
+    Returns:
+        The whole tensor.
+    """
+    _part_of[whole] = part
+    return whole
 
 
 class PartialTable:
@@ -36,19 +75,35 @@ class PartialTable:
         vocabulary: V′.
         matrix: E, for every row outside V′.
         tokenizer: A tokenizer, or the name of one, that turns ids into text in messages.
+        out_of_vocabulary: What an id outside V′ does in training: "error", or "frozen" to
+            read its row from disk and give it no gradient.
+
+    Raises:
+        UnsupportedModelError: If there is no such policy.
 
     Attributes:
         compact: Whether state dicts hold E′ rather than the whole matrix; set by
             `subvocab.model.checkpoint.compact_state_dicts` for a while.
+        trains_on_frozen: Whether ids outside V′ are allowed in training.
     """
 
     def __init__(
-        self, vocabulary: PartialVocabulary, matrix: FullMatrix, tokenizer: object = None
+        self,
+        vocabulary: PartialVocabulary,
+        matrix: FullMatrix,
+        tokenizer: object = None,
+        out_of_vocabulary: OutOfVocabulary = "error",
     ) -> None:
+        if out_of_vocabulary not in POLICIES:
+            raise UnsupportedModelError(
+                f"`out_of_vocabulary` is {out_of_vocabulary!r}, expected one of "
+                f"{', '.join(map(repr, POLICIES))}."
+            )
         self.vocabulary = vocabulary
         self.matrix = matrix
         self.tokenizer = tokenizer
         self.compact = False
+        self.trains_on_frozen = out_of_vocabulary == "frozen"
         self._converted = matrix
 
     def __deepcopy__(self, _memo: object) -> PartialTable:
@@ -68,56 +123,75 @@ class PartialTable:
             self._converted = converted(self.matrix, dtype)
         return self._converted
 
-    def read_rows(self, token_ids: Tensor, *, like: Tensor) -> Tensor:
+    def read_rows(self, token_ids: Tensor, *, like: Tensor, shift: Tensor | None = None) -> Tensor:
         """Read rows of E that are not in memory.
 
         Args:
-            token_ids: Ids of V.
+            token_ids: Ids outside V′.
             like: A tensor of the dtype and device wanted.
+            shift: What is added to every row outside V′, ``(dim,)``.
 
         Returns:
             The rows.
         """
-        return read_rows(self.matrix, token_ids.cpu().numpy(), like=like)
+        rows = read_rows(self.matrix, token_ids.cpu().numpy(), like=like)
+        return rows if shift is None else rows + shift.detach()
 
-    def whole_tensor(self, weight: Tensor, destination: dict[str, Any] | None = None) -> Tensor:
+    def whole_tensor(
+        self,
+        weight: Tensor,
+        destination: dict[str, Any] | None = None,
+        *,
+        shift: Tensor | None = None,
+    ) -> Tensor:
         """Give E with the rows of V′ as they are now.
 
-        Unused rows are a private mapping of the file: only changed pages take memory.
+        Unused rows are a private mapping of a file: only changed pages take memory.
 
         Args:
             weight: E′.
             destination: A state dict in the making. If another module has put this table
                 there, the same tensor is given, so that a tie is saved as one tensor.
+            shift: What is added to every row outside V′, ``(dim,)``. A shifted E is
+                written to a temporary file first.
 
         Returns:
             ``(full, dim)`` on the CPU, in the dtype of ``weight``.
         """
-        for value in (destination or {}).values():
-            if isinstance(value, Tensor) and _weight_of.get(value) is weight:
-                return value
+        if (shared := shared_whole(weight, destination)) is not None:
+            return shared
         matrix = self.matrix_as(weight.dtype)
+        if shift is not None and shift.any():
+            matrix = shifted(matrix, shift)
         whole = to_tensor(matrix.overlay(self.vocabulary.token_ids, to_bytes(weight)), matrix.dtype)
-        _weight_of[whole] = weight
-        return whole
+        return share_whole(whole, weight)
 
-    def adopt_unused_rows(self, whole: Tensor, *, dtype: torch.dtype) -> None:
+    def adopt_unused_rows(
+        self, whole: Tensor, *, dtype: torch.dtype, shift: Tensor | None = None
+    ) -> bool:
         """Make the unused rows those of a whole matrix that is being loaded.
 
-        Usually they are the same, and nothing happens. If not (another base model, or
-        full training with weight decay), they are put on disk in place of E.
+        Usually they are the same, and nothing happens. If not (another base model, full
+        training, a shift that was folded in), they are put on disk in place of E.
 
         Args:
             whole: ``(full, dim)``.
             dtype: The dtype it is loaded as.
+            shift: What is added to them at present, ``(dim,)``.
+
+        Returns:
+            Whether they were others; if so the shift is in them, and must go.
         """
         unused = self.vocabulary.lookup == ABSENT
-        for first, mine in tensor_chunks(self.matrix_as(dtype)):
+        added = None if shift is None else shift.detach().to("cpu", dtype)
+        for first, rows in tensor_chunks(self.matrix_as(dtype)):
+            mine = rows if added is None else rows + added
             theirs = whole[first : first + len(mine)].to(dtype)
             differs = (to_bytes(theirs) != to_bytes(mine)).any(axis=1)
             if (differs & unused[first : first + len(mine)]).any():
                 self.matrix = self._converted = spilled(whole.to(dtype))
-                return
+                return True
+        return False
 
     def check_token_ids(self, token_ids: Tensor | None, name: str, shape: tuple[int, ...]) -> None:
         """Refuse the rows of another vocabulary.

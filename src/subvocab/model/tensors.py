@@ -124,16 +124,36 @@ def converted(matrix: FullMatrix, dtype: torch.dtype) -> FullMatrix:
     return FullMatrix.spill(SPILL_NAME, STORED_DTYPES[dtype], shape, chunks)
 
 
-def tensor_chunks(matrix: FullMatrix) -> Iterator[tuple[int, torch.Tensor]]:
+def shifted(matrix: FullMatrix, shift: torch.Tensor) -> FullMatrix:
+    """Add a vector to every row of a matrix, by streaming it through memory.
+
+    Args:
+        matrix: E.
+        shift: ``(dim,)``.
+
+    Returns:
+        A temporary matrix on disk.
+    """
+    added = shift.detach().to("cpu", torch_dtype(matrix.dtype))
+    shape = (matrix.full_vocab_size, matrix.embedding_dim)
+    chunks = (to_bytes(part + added) for _, part in tensor_chunks(matrix))
+    return FullMatrix.spill(SPILL_NAME, matrix.dtype, shape, chunks)
+
+
+def tensor_chunks(
+    matrix: FullMatrix, rows_per_chunk: int | None = None
+) -> Iterator[tuple[int, torch.Tensor]]:
     """Read a whole matrix, a part at a time.
 
     Args:
         matrix: E.
+        rows_per_chunk: How large a part is; by default `CHUNK_BYTES`.
 
     Yields:
         The first token id of a part, and its rows ``(part, dim)``.
     """
-    for first, rows in matrix.chunks(rows_per_chunk=max(1, CHUNK_BYTES // matrix.row_bytes)):
+    step = rows_per_chunk or max(1, CHUNK_BYTES // matrix.row_bytes)
+    for first, rows in matrix.chunks(rows_per_chunk=step):
         yield first, to_tensor(rows, matrix.dtype)
 
 

@@ -236,14 +236,14 @@ def test_merge_refuses_a_vocabulary_of_another_run(tmp_path: Path) -> None:
         ("", "is damaged (JSONDecodeError"),
         ("[]", "is damaged (TypeError"),
         ("{}", "is damaged (KeyError('format_version')). Save the model anew."),
-        ('{"format_version": 1, "tables": []}', "is damaged (AttributeError"),
+        ('{"format_version": 2, "tables": []}', "is damaged (AttributeError"),
         (
-            '{"format_version": 2, "matrices": {}}',
-            "has format version 2, expected 1. Use the version of subvocab that wrote it.",
+            '{"format_version": 1, "matrices": {}}',
+            "has format version 1, expected 2. Use the version of subvocab that wrote it.",
         ),
         (
-            '{"format_version": 1, "tables": {"w": {"dtype": "F32", "base_dtype": "I8"}}}',
-            "is damaged (ValueError(\"a table is described as {'dtype': 'F32', 'base_dtype': 'I8'}",
+            '{"format_version": 2, "tables": {"w": {"dtype": "F32", "base_dtype": "I8"}}}',
+            "is damaged (KeyError('base_fingerprint')). Save the model anew.",
         ),
     ],
 )
@@ -265,7 +265,7 @@ def test_save_compact_describes_the_base(tmp_path: Path) -> None:
 
     matrix = next(iter(partial_embeddings(model).values())).table.matrix
     assert json.loads((tmp_path / "compact" / DESCRIPTION_FILE).read_text()) == {
-        "format_version": 1,
+        "format_version": 2,
         "base": str(tmp_path / "base"),
         "vocabulary_fingerprint": sv.vocabulary_of(model).fingerprint,
         "tables": {
@@ -273,6 +273,8 @@ def test_save_compact_describes_the_base(tmp_path: Path) -> None:
                 "dtype": "F32",
                 "base_dtype": "F32",
                 "base_fingerprint": matrix.fingerprint,
+                "full_vocab_size": FULL_VOCAB_SIZE,
+                "token_ids": "bert.embeddings.word_embeddings.token_ids",
             }
         },
     }

@@ -14,8 +14,9 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbed
 
 import subvocab as sv
 from subvocab.errors import OutOfVocabularyError, VocabularyMismatchError
-from subvocab.model.embedding import make_partial, partial_class
+from subvocab.model.embedding import PartialEmbedding, make_partial
 from subvocab.model.shrink import partial_embeddings
+from subvocab.model.swap import swapped_class
 from subvocab.model.table import PartialTable
 from subvocab.model.tensors import spilled
 from tests.models import CONFIGS, FULL_VOCAB_SIZE, random_batch, tiny_model
@@ -176,7 +177,7 @@ def test_evaluation_leaves_the_module_as_it_was() -> None:
 
     assert vars(partial) == before | {"training": False}
     assert partial.weight.shape[0] == len(sv.vocabulary_of(partial))
-    assert type(partial) is partial_class(nn.Embedding)
+    assert type(partial) is swapped_class(PartialEmbedding, nn.Embedding)
 
 
 def test_forward_hooks_see_every_batch() -> None:
@@ -474,11 +475,11 @@ def test_partial_class_keeps_its_family() -> None:
     class Scaled(nn.Embedding):
         pass
 
-    made = partial_class(Scaled)
+    made = swapped_class(PartialEmbedding, Scaled)
 
     assert issubclass(made, Scaled)
     assert made.__name__ == "PartialScaled"
-    assert partial_class(Scaled) is made
+    assert swapped_class(PartialEmbedding, Scaled) is made
 
 
 def test_make_partial_refuses_to_lose_the_padding_token() -> None:

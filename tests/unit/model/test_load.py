@@ -263,12 +263,12 @@ def test_from_pretrained_leaves_the_class_alone(tmp_path: Path) -> None:
     assert not partial_embeddings(CLASSIFIER.from_pretrained(tmp_path))
 
 
-def test_from_pretrained_refuses_an_output_head(tmp_path: Path) -> None:
+def test_from_pretrained_refuses_a_tied_head_that_shall_stay_whole(tmp_path: Path) -> None:
     """Before any weight is read."""
     tiny_model("gpt2", "causal-lm").save_pretrained(tmp_path)
 
-    with pytest.raises(UnsupportedModelError, match="`GPT2LMHeadModel` has an output head"):
-        sv.from_pretrained(hf.AutoModelForCausalLM, tmp_path, VOCABULARY)
+    with pytest.raises(UnsupportedModelError, match=r"^`lm_head` of `GPT2LMHeadModel` shares"):
+        sv.from_pretrained(hf.AutoModelForCausalLM, tmp_path, VOCABULARY, head="whole")
 
 
 def test_from_pretrained_refuses_another_vocabulary(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 import subvocab as sv
 from subvocab.errors import UnsupportedModelError
-from subvocab.model.embedding import LOOKUP_NAME
+from subvocab.model.partial import LOOKUP_NAME
 from subvocab.model.shrink import partial_embeddings
 from tests.models import CONFIGS, FULL_VOCAB_SIZE, tiny_config, tiny_model
 from tests.reference import (

@@ -85,49 +85,124 @@ def test_find_tables_leaves_other_embeddings_alone() -> None:
 
 
 @pytest.mark.parametrize(("family", "head"), LANGUAGE_MODELS)
-def test_find_tables_refuses_output_heads(family: str, head: str) -> None:
-    """A softmax over V gives every row a gradient."""
-    with pytest.raises(UnsupportedModelError, match="has an output head"):
-        find_tables(tiny_model(family, head), FULL_VOCAB_SIZE)
+def test_find_tables_finds_output_heads(family: str, head: str) -> None:
+    """By the interface of transformers, and by identity what they are tied to."""
+    model = tiny_model(family, head)
+
+    *_, table = find_tables(model, FULL_VOCAB_SIZE)
+
+    assert list(table.heads.values()) == [model.get_output_embeddings()]
+    assert model.get_output_embeddings() not in table.owners.values()
 
 
-def test_find_tables_refuses_a_functional_tie() -> None:
-    """DeBERTa-v2's newer head shares no Parameter: it transposes the matrix when called."""
-    model = tiny_model("deberta-v2", "masked-lm", legacy=False)
+def test_find_tables_finds_an_untied_head() -> None:
+    """A table of its own, in which nothing is looked up."""
+    model = tiny_model("llama", "causal-lm", tie_word_embeddings=False)
 
-    with pytest.raises(UnsupportedModelError, match="has an output head"):
-        find_tables(model, FULL_VOCAB_SIZE)
+    lookup, head = find_tables(model, FULL_VOCAB_SIZE)
+
+    assert (set(lookup.owners), lookup.heads) == ({"model.embed_tokens"}, {})
+    assert (head.owners, head.heads) == ({}, {"lm_head": model.lm_head})
+    assert head.name == "lm_head.weight"
 
 
-def test_find_tables_says_which_head_it_refuses() -> None:
+def test_find_tables_leaves_an_untied_head_whole() -> None:
+    """If told to."""
+    model = tiny_model("llama", "causal-lm", tie_word_embeddings=False)
+
+    (table,) = find_tables(model, FULL_VOCAB_SIZE, head="whole")
+
+    assert not table.heads
+
+
+def test_find_tables_refuses_to_leave_a_tied_head_whole() -> None:
     """The reason, and the way out."""
     message = (
-        "`GPT2LMHeadModel` has an output head (`Linear` over the vocabulary), whose softmax gives "
-        "every row of the embedding matrix a gradient. Models with an output head are not "
-        "supported yet: use a classification, question-answering or encoder class of this model."
+        "`lm_head` of `GPT2LMHeadModel` shares the embedding matrix, so it cannot stay whole. Use "
+        '`head="exact"`, or `head="restricted"`.'
     )
 
     with pytest.raises(UnsupportedModelError, match=f"^{re.escape(message)}$"):
-        find_tables(tiny_model("gpt2", "causal-lm"), FULL_VOCAB_SIZE)
+        find_tables(tiny_model("gpt2", "causal-lm"), FULL_VOCAB_SIZE, head="whole")
 
 
-def test_find_tables_refuses_a_head_inside_a_parent_module() -> None:
+def test_find_tables_finds_a_functional_tie() -> None:
+    """DeBERTa-v2's newer head shares no Parameter: it transposes the matrix when called."""
+    model = tiny_model("deberta-v2", "masked-lm", legacy=False)
+
+    (table,) = find_tables(model, FULL_VOCAB_SIZE)
+
+    assert set(table.heads) == {"lm_predictions.lm_head"}
+    assert table.module_names == ["deberta.embeddings.word_embeddings"]
+
+
+def test_find_tables_finds_a_head_inside_a_parent_module() -> None:
     """Wrapping a language model does not hide its head."""
-    with pytest.raises(UnsupportedModelError, match=r"^`GPT2LMHeadModel` has an output head"):
-        find_tables(nn.ModuleDict({"model": tiny_model("gpt2", "causal-lm")}), FULL_VOCAB_SIZE)
+    parent = nn.ModuleDict({"model": tiny_model("gpt2", "causal-lm")})
+
+    (table,) = find_tables(parent, FULL_VOCAB_SIZE)
+
+    assert set(table.heads) == {"model.lm_head"}
 
 
 def test_find_tables_refuses_a_tied_linear() -> None:
-    """A plain module may tie its head by hand."""
+    """A plain module may tie its head by hand; what it does with the logits is not known."""
     model = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, 50, bias=False))
     model[1].weight = model[0].weight
     message = (
-        "`1` (`Linear`) of `Sequential` shares the embedding matrix, so every row of it gets a "
-        "gradient. Models with a tied output head are not supported yet."
+        "`1` (`Linear`) of `Sequential` shares the embedding matrix, but is neither an "
+        "`nn.Embedding` nor the model's output head, so it is not known what it does with the "
+        "rows. Untie it first."
     )
 
     with pytest.raises(UnsupportedModelError, match=f"^{re.escape(message)}$"):
         find_tables(model, 50)
+
+
+def test_find_tables_refuses_a_head_of_another_width() -> None:
+    """The rows of the two would not belong to the same tokens."""
+    model = tiny_model("llama", "causal-lm", tie_word_embeddings=False)
+    model.lm_head = nn.Linear(32, FULL_VOCAB_SIZE + 8, bias=False)
+    message = (
+        "The output head `lm_head` of `LlamaForCausalLM` has 308 rows, expected 300, one for each "
+        "token of the vocabulary. Use a model whose head and embedding are of one size."
+    )
+
+    with pytest.raises(VocabularyMismatchError, match=f"^{re.escape(message)}$"):
+        find_tables(model, FULL_VOCAB_SIZE)
+
+
+def test_find_tables_refuses_another_kind_of_head() -> None:
+    """Whatever it computes besides."""
+
+    class Doubled(nn.Linear):
+        def forward(self, hidden: Any) -> Any:
+            return 2 * super().forward(hidden)
+
+    model = tiny_model("llama", "causal-lm", tie_word_embeddings=False)
+    model.lm_head = Doubled(32, FULL_VOCAB_SIZE, bias=False)
+    message = (
+        "The output head `lm_head` of `LlamaForCausalLM` is a `Doubled`, expected an `nn.Linear` "
+        "over the vocabulary. Train a model without it, such as a classifier."
+    )
+
+    with pytest.raises(UnsupportedModelError, match=f"^{re.escape(message)}$"):
+        find_tables(model, FULL_VOCAB_SIZE)
+
+
+@pytest.mark.parametrize("shape", [(FULL_VOCAB_SIZE,), (1, FULL_VOCAB_SIZE), (8, FULL_VOCAB_SIZE)])
+def test_find_tables_refuses_what_nobody_knows(shape: tuple[int, ...]) -> None:
+    """A parameter over the vocabulary would go out of step with the head."""
+    model = tiny_model("llama", "causal-lm")
+    model.model.register_parameter("token_prior", nn.Parameter(torch.zeros(shape)))
+    message = (
+        f"`model.token_prior` of `LlamaForCausalLM` has shape {shape}, so something for each "
+        "token, of which it is not known what the model does with it. Use "
+        '`head="whole"` if the output head is not tied.'
+    )
+
+    with pytest.raises(UnsupportedModelError, match=f"^{re.escape(message)}$"):
+        find_tables(model, FULL_VOCAB_SIZE)
 
 
 def test_find_tables_refuses_another_kind_of_embedding() -> None:

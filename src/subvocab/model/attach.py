@@ -1,0 +1,163 @@
+"""Make the modules of a model partial, and whole again: the one place that knows all kinds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subvocab.errors import UnsupportedModelError
+from subvocab.model.bias import PartialBias, bias_holders
+from subvocab.model.by_value import FindsTokensByValue, finds_tokens_by_value
+from subvocab.model.embedding import PartialEmbedding, make_partial, make_whole
+from subvocab.model.frozen import PLACES, RestDevice
+from subvocab.model.head import (
+    HEAD_MODES,
+    HeadMode,
+    PartialHead,
+    make_partial_head,
+    make_whole_head,
+)
+from subvocab.model.language_model import PartialLanguageModel
+from subvocab.model.partial import PartialModule, make_bias_partial, make_whole_module
+from subvocab.model.swap import Swapped, swap_back, swap_class
+from subvocab.model.table import PartialTable
+from subvocab.model.tables import EmbeddingTable
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """What to make of output heads.
+
+    Attributes:
+        mode: "exact", "restricted" or "whole".
+        rest_shift: Whether an exact head trains a vector for all rows outside V′.
+        rest_device: Where those rows stay.
+
+    Raises:
+        UnsupportedModelError: If there is no such mode or place.
+    """
+
+    mode: HeadMode = "exact"
+    rest_shift: bool = True
+    rest_device: RestDevice = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in HEAD_MODES:
+            raise UnsupportedModelError(
+                f"`head` is {self.mode!r}, expected one of {', '.join(map(repr, HEAD_MODES))}."
+            )
+        if self.rest_device not in PLACES:
+            raise UnsupportedModelError(
+                f"`rest_device` is {self.rest_device!r}, expected None (beside the model), "
+                "'cpu' or 'disk'."
+            )
+
+
+def attach(
+    model: nn.Module,
+    table: EmbeddingTable,
+    weight: nn.Parameter,
+    partial_table: PartialTable,
+    plan: HeadPlan,
+) -> None:
+    """Make every module over a table partial, in place.
+
+    Args:
+        model: The model.
+        table: One of its tables.
+        weight: E′, for all of its modules.
+        partial_table: V′, and E on disk.
+        plan: What to make of its output heads.
+    """
+    shifts = plan.rest_shift and plan.mode == "exact" and table.heads
+    some_rest = len(partial_table.vocabulary) < partial_table.vocabulary.full_vocab_size
+    shift = _zeros(weight, weight.shape[1]) if shifts and some_rest else None
+    for lookup in table.owners.values():
+        make_partial(lookup, weight, partial_table, shift)
+    for head in table.heads.values():
+        make_partial_head(
+            head,
+            weight,
+            partial_table,
+            mode=plan.mode,
+            rest_device=plan.rest_device,
+            rest_shift=shift,
+        )
+        if not isinstance(head, nn.Linear):  # the embedding has the matrix, and so the shift
+            for lookup in table.owners.values():
+                vars(lookup)["keeps_shift"] = True
+        bias = head._parameters.get("bias")  # noqa: SLF001
+        if bias is not None:
+            _attach_bias(model, bias, partial_table, shifts=shift is not None)
+    for part in _models_with(model, table.heads.values()):
+        swap_class(part, PartialLanguageModel)
+    for part in list(model.modules()):
+        if finds_tokens_by_value(part) and not isinstance(part, FindsTokensByValue):
+            swap_class(part, FindsTokensByValue)
+
+
+def _attach_bias(
+    model: nn.Module, bias: nn.Parameter, table: PartialTable, *, shifts: bool
+) -> None:
+    """Leave the biases of V′ in every module that holds them."""
+    partial_bias = PartialBias(table.vocabulary, bias)
+    small = nn.Parameter(partial_bias.of_vocabulary(bias.detach()), bias.requires_grad)
+    shift = _zeros(small, 1) if shifts else None
+    for holder in bias_holders(model, bias).values():
+        make_bias_partial(holder, small, partial_bias, shift)
+
+
+def detach(model: nn.Module) -> None:
+    """Make every module of a shrunk model whole again, in place.
+
+    Args:
+        model: A shrunk model.
+    """
+    modules = [m for m in model.modules() if isinstance(m, PartialModule)]
+    wholes: dict[int, nn.Parameter] = {}
+    for module in modules:
+        for source, part, shift in module.parts().values():
+            wholes.setdefault(id(part), _whole(source, part, shift))
+    for module in modules:
+        new = {name: wholes[id(part)] for name, (_, part, _) in module.parts().items()}
+        if isinstance(module, PartialEmbedding):
+            make_whole(module, new["weight"])
+        elif isinstance(module, PartialHead):
+            make_whole_head(module, new.get("weight"))
+        else:
+            make_whole_module(module)
+        if "bias" in new:
+            module.bias = new["bias"]
+    for model_part in model.modules():
+        if isinstance(model_part, PartialLanguageModel):
+            vars(model_part).pop("sites", None)
+        if isinstance(model_part, Swapped):
+            swap_back(model_part)
+
+
+def _whole(source: PartialTable | PartialBias, part: Tensor, shift: Tensor | None) -> nn.Parameter:
+    """Make the whole Parameter of which a module holds a part."""
+    whole = source.whole_tensor(part, shift=shift).clone().to(part.device)
+    return nn.Parameter(whole, requires_grad=part.requires_grad)
+
+
+def _zeros(like: nn.Parameter, size: int) -> nn.Parameter:
+    """Make a trainable vector of zeros."""
+    return nn.Parameter(
+        torch.zeros_like(like.detach().flatten()[:1]).repeat(size), like.requires_grad
+    )
+
+
+def _models_with(model: nn.Module, heads: Any) -> list[Any]:
+    """Find the models that one of these heads belongs to."""
+    wanted = list(heads)
+    return [
+        part
+        for part in model.modules()
+        if callable(getattr(part, "get_output_embeddings", None))
+        and any(module is head for head in wanted for module in part.modules())
+        and not isinstance(part, PartialLanguageModel)
+    ]

@@ -1,0 +1,121 @@
+"""Biases over the vocabulary, of which those of V′ are trained and the rest frozen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subvocab.model.table import share_whole, shared_whole
+from subvocab.model.tensors import to_bytes
+from subvocab.vocabulary import PartialVocabulary
+from subvocab.vocabulary.partial import ABSENT
+
+
+class PartialBias:
+    """A vector with a number for each token of V, of which only those of V′ are trained.
+
+    It is small, so the whole of it stays in memory, and every checkpoint holds it whole.
+
+    Args:
+        vocabulary: V′.
+        whole: The biases as they were, ``(full,)``.
+    """
+
+    def __init__(self, vocabulary: PartialVocabulary, whole: Tensor) -> None:
+        self.vocabulary = vocabulary
+        self.whole = whole.detach().clone()
+        self._used = torch.tensor(vocabulary.token_ids)
+        self._unused = torch.tensor(vocabulary.lookup == ABSENT).nonzero().squeeze(1)
+
+    def __deepcopy__(self, _memo: object) -> PartialBias:
+        """Share what is only ever replaced, never changed."""
+        copied = object.__new__(PartialBias)
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def of_vocabulary(self, whole: Tensor) -> Tensor:
+        """Take the biases of V′.
+
+        Args:
+            whole: ``(full,)``.
+
+        Returns:
+            ``(partial,)``.
+        """
+        return whole[self._used.to(whole.device)]
+
+    def of_rest(self, *, like: Tensor) -> Tensor:
+        """Give the frozen biases.
+
+        Args:
+            like: A tensor of the dtype and device wanted.
+
+        Returns:
+            ``(full − partial,)``, in the order of the ids.
+        """
+        return self.whole[self._unused.to(self.whole.device)].to(like.device, like.dtype)
+
+    def whole_tensor(
+        self,
+        bias: Tensor,
+        destination: dict[str, Any] | None = None,
+        *,
+        shift: Tensor | None = None,
+    ) -> Tensor:
+        """Give all biases, those of V′ as they are now.
+
+        Args:
+            bias: Those of V′, ``(partial,)``.
+            destination: As for ``PartialTable.whole_tensor``.
+            shift: What is added to all others, ``(1,)``.
+
+        Returns:
+            ``(full,)`` on the device of ``bias``.
+        """
+        if (shared := shared_whole(bias, destination)) is not None:
+            return shared
+        whole = self._shifted(shift, like=bias)
+        whole[self._used.to(whole.device)] = bias.detach()
+        return share_whole(whole, bias)
+
+    def adopt_unused(self, whole: Tensor, shift: Tensor | None) -> bool:
+        """Make the frozen biases those of a vector that is being loaded.
+
+        Args:
+            whole: ``(full,)``.
+            shift: What is added to them at present.
+
+        Returns:
+            Whether they were others; if so the shift must go.
+        """
+        mine = self._shifted(shift, like=self.whole)
+        theirs = whole.to(mine.device, mine.dtype)
+        unused = self._unused.to(mine.device)
+        if (to_bytes(mine[unused, None]) == to_bytes(theirs[unused, None])).all():
+            return False
+        self.whole = theirs.detach().clone()
+        return True
+
+    def _shifted(self, shift: Tensor | None, *, like: Tensor) -> Tensor:
+        """Copy all biases, those outside V′ shifted."""
+        whole = self.whole.to(like.device, like.dtype, copy=True)
+        return whole if shift is None else whole + shift.detach().to(like.device, like.dtype)
+
+
+def bias_holders(model: nn.Module, parameter: Tensor) -> dict[str, nn.Module]:
+    """Find every module that holds a bias: BERT's stands in two.
+
+    Args:
+        model: The model.
+        parameter: The bias.
+
+    Returns:
+        The modules by name.
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if module._parameters.get("bias") is parameter  # noqa: SLF001
+    }

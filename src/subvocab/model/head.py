@@ -1,0 +1,338 @@
+"""The output head with one column for the rest of the vocabulary.
+
+While a model computes its loss, logits are (…, |V′| + 1): the used tokens, and last the log-sum-exp
+of the logits of all others, whose rows are frozen. Everywhere else (evaluation, generation, losses
+of a user's own) they are those of all |V| tokens in their own order.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from subvocab.model.frozen import FrozenRows, RestDevice
+from subvocab.model.partial import (
+    PartialModule,
+    add_lookup,
+    drop_lookup,
+    make_whole_module,
+    register_shifts,
+)
+from subvocab.model.rest import Transform, rest_column, rows_per_tile
+from subvocab.model.swap import swap_class
+from subvocab.model.table import PartialTable
+from subvocab.vocabulary.partial import ABSENT
+
+logger = logging.getLogger("subvocab")
+
+HeadMode = Literal["exact", "restricted", "whole"]
+HEAD_MODES = ("exact", "restricted", "whole")
+STEPS_BETWEEN_LOOKS = 100
+TOKENS_LOOKED_AT = 64
+
+
+@dataclass(frozen=True)
+class LossLogits:
+    """What a model asks of its head while it computes its loss.
+
+    Attributes:
+        transform: What the model would do to the logits.
+        bias: What it would add to them, ``(full,)``: BART's ``final_logits_bias``.
+        on_trial: Whether it is only found out what the model does to them.
+    """
+
+    transform: Transform = Transform()  # noqa: RUF009 - immutable
+    bias: Tensor | None = None
+    on_trial: bool = False
+
+
+class PartialHead(PartialModule):
+    """What every partial output head adds to the class it came from. Never instantiated.
+
+    Attributes:
+        mode: "exact" or "restricted".
+        frozen: The rows outside V′.
+        loss_logits: Set by the model's forward while it computes a loss, else None.
+        produced: The last logits made for a loss, until the model has looked at them.
+        ignored_mass: In restricted mode the probability of all tokens outside V′, as
+            measured at the latest look.
+    """
+
+    keeps_shift = True
+    out_features: int
+    mode: HeadMode
+    frozen: FrozenRows
+    token_lookup: Tensor
+    loss_logits: LossLogits | None = None
+    produced: Tensor | None = None
+    ignored_mass: float | None = None
+    _steps = 0
+    _whole_weight: tuple[Any, Tensor] | None = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Multiply hidden states by the rows of V′, or of V.
+
+        Args:
+            *args: Hidden states ``(..., dim)``, and whatever else the class takes.
+            **kwargs: The same by name.
+
+        Returns:
+            Logits: ``(..., partial + 1)`` while the model computes a loss (without the
+            last column in restricted mode), else ``(..., full)``.
+        """
+        hidden = self.hidden_states(*args, **kwargs)
+        if not len(self.frozen):
+            return nn.functional.linear(hidden, self.weight, self.own_bias)
+        if self.loss_logits is None:
+            return self._all_logits(hidden)
+        self.produced = self._loss_logits(hidden, self.loss_logits)
+        return self.produced
+
+    def hidden_states(self, hidden: Tensor) -> Tensor:
+        """Give what is multiplied by the rows.
+
+        Args:
+            hidden: What the module was called with.
+
+        Returns:
+            The same, for a linear layer.
+        """
+        return hidden
+
+    @property
+    def own_bias(self) -> nn.Parameter | None:
+        """The biases of V′, if the head has any."""
+        return self.bias if self.partial_bias is not None else None
+
+    def train(self, mode: bool = True) -> Any:
+        """Let go of the whole matrix, which evaluation puts together once.
+
+        Args:
+            mode: Whether to train.
+
+        Returns:
+            The module.
+        """
+        self._whole_weight = None
+        return super().train(mode)
+
+    def _loss_logits(self, hidden: Tensor, wanted: LossLogits) -> Tensor:
+        """Give the logits of V′, and one for the rest."""
+        used = nn.functional.linear(hidden, self.weight, self.own_bias)
+        if wanted.bias is not None:
+            used = used + wanted.bias[self.token_lookup != ABSENT].to(used.dtype)
+        used = wanted.transform(used)
+        if self.mode == "restricted":
+            if not wanted.on_trial:
+                self._count_step(hidden, used, wanted)
+            return used
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        column = self._rest_column(flat, wanted).view(*hidden.shape[:-1], 1)
+        # In half precision the sum over a hundred thousand tokens would lose what it gained.
+        return torch.cat([used.to(column.dtype), column], dim=-1)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _rest_column(self, hidden: Tensor, wanted: LossLogits) -> Tensor:
+        """Sum up the tokens outside V′."""
+        bias = None
+        if self.partial_bias is not None:
+            bias = self.partial_bias.of_rest(like=self.weight)
+        if wanted.bias is not None:
+            added = wanted.bias[self.token_lookup == ABSENT].to(self.weight)
+            bias = added if bias is None else bias + added
+        shift = None if self.rest_shift is None else hidden @ self.rest_shift.to(hidden.dtype)
+        if self.rest_bias_shift is not None:
+            shift = self.rest_bias_shift if shift is None else shift + self.rest_bias_shift
+        chunks = self.frozen.chunks(
+            rows_per_tile(len(hidden), hidden.device), bias, like=self.weight
+        )
+        return rest_column(hidden, chunks, shift=shift, transform=wanted.transform)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.no_grad()
+    def _count_step(self, hidden: Tensor, used: Tensor, wanted: LossLogits) -> None:
+        """Measure now and then on a few tokens what a softmax over V′ leaves out, and log it."""
+        self._steps += 1
+        if self._steps % STEPS_BETWEEN_LOOKS != 1:
+            return
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        some = torch.arange(0, len(flat), max(1, len(flat) // TOKENS_LOOKED_AT), device=flat.device)
+        rest = self._rest_column(flat[some], wanted)
+        kept = used.reshape(-1, used.shape[-1])[some].to(rest.dtype).logsumexp(-1)
+        self.ignored_mass = float(torch.sigmoid(rest - kept).mean())
+        logger.info(
+            "The restricted softmax ignores %.2f %% of the probability: that of the %d tokens "
+            "outside the partial vocabulary.",
+            100 * self.ignored_mass,
+            len(self.frozen),
+        )
+
+    def _all_logits(self, hidden: Tensor) -> Tensor:
+        """Give the logits of V, bit for bit those of the merged model."""
+        with torch.no_grad():
+            whole = self._whole()
+            bias = None
+            if self.partial_bias is not None:
+                bias = self.partial_bias.whole_tensor(self.bias, shift=self.rest_bias_shift)
+        trained = (self.weight, self.own_bias, self.rest_shift, self.rest_bias_shift)
+        return _all_logits(hidden, *trained, whole, bias, self.token_lookup)
+
+    def _whole(self) -> Tensor:
+        """Put E together; in evaluation once, for as long as nothing in it changes."""
+        weight, shift = self.weight, self.rest_shift
+        # A change in place is counted in `_version`; a cast or a move gives other storage.
+        state = [(p._version, p.data_ptr(), p.dtype) for p in (weight, shift) if p is not None]  # noqa: SLF001
+        key = (state, id(self.frozen.table.matrix))
+        if self._whole_weight is not None and self._whole_weight[0] == key:
+            return self._whole_weight[1]
+        self._whole_weight = None
+        whole = weight.new_empty((self.frozen.table.vocabulary.full_vocab_size, weight.shape[1]))
+        self.frozen.fill(whole, shift)
+        whole[self.token_lookup != ABSENT] = weight.detach()
+        if not self.training:
+            self._whole_weight = (key, whole)
+        return whole
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {
+            "_whole_weight": None,
+            "produced": None,
+            "loss_logits": None,
+        }
+
+
+class _AllLogits(torch.autograd.Function):
+    """The product with E, of which only E′ and the shifts are trained."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - the interface of a Function
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        shift: Tensor | None,
+        bias_shift: Tensor | None,
+        whole: Tensor,
+        whole_bias: Tensor | None,
+        lookup: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, whole, lookup)
+        ctx.has = (bias is not None, shift is not None, bias_shift is not None)
+        ctx.dtype = weight.dtype
+        return nn.functional.linear(hidden, whole, whole_bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, whole, lookup = ctx.saved_tensors
+        has_bias, has_shift, has_bias_shift = ctx.has
+        for_hidden = (grad @ whole.to(grad.dtype)).to(hidden.dtype)
+        flat = grad.reshape(-1, grad.shape[-1])
+        states = hidden.reshape(-1, hidden.shape[-1]).to(flat.dtype)
+        used = flat[:, lookup != ABSENT]
+        rest = flat[:, lookup == ABSENT].sum(1)
+        return (
+            for_hidden,
+            (used.T @ states).to(ctx.dtype),
+            used.sum(0).to(ctx.dtype) if has_bias else None,
+            (rest @ states).to(ctx.dtype) if has_shift else None,
+            rest.sum().view(1).to(ctx.dtype) if has_bias_shift else None,
+            None,
+            None,
+            None,
+        )
+
+
+_all_logits = cast("Callable[..., Tensor]", _AllLogits.apply)
+
+
+class PartialTiedProduct(PartialHead):
+    """A head without a matrix of its own: it is handed the embedding and multiplies by it.
+
+    DeBERTa ties its masked-language-model head so (``legacy=False``). The embedding keeps the
+    shift, since the matrix stands there.
+    """
+
+    keeps_shift = False
+
+    def hidden_states(self, hidden_states: Tensor, word_embeddings: nn.Module) -> Tensor:  # type: ignore[override]
+        """Run what comes before the product.
+
+        Args:
+            hidden_states: From the encoder.
+            word_embeddings: The embedding, by whose rows `PartialHead` multiplies.
+
+        Returns:
+            What is multiplied by the rows.
+        """
+        vars(self)["weight"] = word_embeddings.weight
+        # The class's own forward without a bias, and with a product that changes nothing.
+        bias = self._parameters.pop("bias")
+        vars(self)["bias"] = 0.0
+        try:
+            return self.whole_class.forward(self, hidden_states, _identity(hidden_states))  # type: ignore[no-any-return]
+        finally:
+            del vars(self)["bias"]
+            self._parameters["bias"] = bias
+
+
+def _identity(like: Tensor) -> Any:
+    """Stand in for an embedding, so that a product with its rows gives back the other factor."""
+    return SimpleNamespace(weight=torch.eye(like.shape[-1], dtype=like.dtype, device=like.device))
+
+
+def make_partial_head(
+    module: nn.Module,
+    weight: nn.Parameter,
+    table: PartialTable,
+    *,
+    mode: HeadMode,
+    rest_device: RestDevice = None,
+    rest_shift: nn.Parameter | None = None,
+) -> None:
+    """Turn an output head into a partial one, in place; its bias is left for `make_bias_partial`.
+
+    Args:
+        module: A linear layer over E, or a tied product.
+        weight: E′, the same object for every module that shares the table.
+        table: V′, and E on disk.
+        mode: "exact" or "restricted".
+        rest_device: Where the rows outside V′ stay.
+        rest_shift: What is added to each of them, ``(dim,)``, or None.
+    """
+    add_lookup(module, table, weight.device)
+    if isinstance(module, nn.Linear):
+        module.weight = weight
+        module.out_features = len(table.vocabulary)
+        swap_class(module, PartialHead)
+        vars(module)["table"] = table
+    else:
+        swap_class(module, PartialTiedProduct)
+        vars(module).update(weight=weight, table=None)
+    vars(module).update(mode=mode, frozen=FrozenRows(table, rest_device))
+    register_shifts(module, rest_shift)
+
+
+def make_whole_head(module: PartialHead, weight: nn.Parameter | None) -> None:
+    """Undo `make_partial_head`.
+
+    Args:
+        module: A partial head.
+        weight: E, the same object for every module that shares the table; None for a tied
+            product, which has no matrix.
+    """
+    drop_lookup(module)
+    for name in ("mode", "frozen", "_whole_weight", "produced", "ignored_mass", "_steps"):
+        vars(module).pop(name, None)
+    vars(module).pop("weight", None)
+    make_whole_module(module)
+    if weight is not None:
+        module.weight = weight
+        module.out_features = weight.shape[0]

@@ -1,0 +1,204 @@
+"""A language model over a partial head: it computes its own loss on |V′| + 1 columns.
+
+Labels keep their ids of V until they enter the model, where they are renumbered like the tokens.
+What models do to logits after their head has to come before the log-sum-exp; so the head does it,
+and while the model's forward runs, its configuration says that nothing is left to do.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from typing import Any
+
+from torch import Tensor, nn
+
+from subvocab.errors import OutOfVocabularyError, UnsupportedModelError
+from subvocab.model.head import PartialHead
+from subvocab.model.logits import Sites, check_logits, find_sites, loss_logits_of
+from subvocab.model.out_of_vocabulary import partial_ids_or_absent
+from subvocab.model.swap import Swapped
+
+IGNORED = -100
+LABELS = ("labels", "shift_labels")
+
+
+class PartialLanguageModel(Swapped):
+    """What a model over a partial head adds to its class. Never instantiated.
+
+    Attributes:
+        sites: What the model does to its logits, found out at the first loss.
+    """
+
+    sites: Sites | None = None
+
+    @classmethod
+    def members_for(cls, whole_class: type[nn.Module]) -> dict[str, Any]:
+        """Give the forward, whose signature is the model's own: trainers choose inputs by it.
+
+        Args:
+            whole_class: The class of a language model.
+
+        Returns:
+            The forward.
+        """
+
+        @functools.wraps(whole_class.forward)
+        def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if _computes_loss(self, args, kwargs):
+                return self.compute_loss_on_partial_logits(*args, **kwargs)
+            return whole_class.forward(self, *args, **kwargs)
+
+        return {"forward": forward}
+
+    def compute_loss_on_partial_logits(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model's forward on renumbered labels and the head's loss logits.
+
+        Args:
+            *args: The model's.
+            **kwargs: The model's.
+
+        Returns:
+            What the model returns; its logits are ``(..., partial + 1)``.
+
+        Raises:
+            OutOfVocabularyError: If a label is not in V′.
+            UnsupportedModelError: If the model computes its loss otherwise.
+        """
+        (head,) = partial_heads(self)
+        named = _named(self.whole_class, args, kwargs)
+        if _derives_decoder_inputs(self, named):
+            named["decoder_input_ids"] = decoder_inputs(self, named["labels"])
+        for name in LABELS:
+            if named.get(name) is not None:
+                named[name] = partial_labels(named[name], head)
+        models = _models_over(self, head)
+        sites = self.sites
+        try:
+            if sites is None:
+                sites = find_sites(models, head, lambda: self.whole_class.forward(self, **named))
+            with loss_logits_of(models, head, sites):
+                output = self.whole_class.forward(self, **named)
+            if head.produced is None:
+                raise UnsupportedModelError(
+                    f"`{type(self).__name__}` computed a loss without calling its output head, "
+                    "expected logits from it. Is its forward replaced by a fused one? Use it as "
+                    "transformers has it."
+                )
+            if self.sites is None:
+                check_logits(self, output, head)
+                vars(self)["sites"] = sites
+        finally:
+            head.produced = None
+        return output
+
+
+def partial_heads(model: nn.Module) -> list[PartialHead]:
+    """Find the partial output heads of a model.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        The modules; nearly always one or none.
+    """
+    return [module for module in model.modules() if isinstance(module, PartialHead)]
+
+
+def partial_labels(labels: Tensor, head: PartialHead) -> Tensor:
+    """Renumber labels for the columns of a partial head.
+
+    Args:
+        labels: Ids of V; -100 where there is nothing to predict.
+        head: The head.
+
+    Returns:
+        Ids of V′, -100 where it was.
+
+    Raises:
+        OutOfVocabularyError: If one is not in V′.
+    """
+    ignored = labels == IGNORED
+    lookup = head.token_lookup
+    anything = head.frozen.table.vocabulary.token_ids[0]
+    token_ids = labels.masked_fill(ignored, int(anything)).to(lookup.device)
+    partial_ids, absent = partial_ids_or_absent(token_ids, lookup)
+    if absent is not None:
+        table = head.frozen.table
+        raise OutOfVocabularyError(
+            "Labels must be tokens of the partial vocabulary, whose rows are trained. "
+            + str(table.out_of_vocabulary_error(token_ids[absent])),
+            token_ids=token_ids[absent].unique().tolist(),
+        )
+    return partial_ids.to(labels.dtype).masked_fill(ignored.to(lookup.device), IGNORED)
+
+
+def _computes_loss(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a call is to compute a loss that is known to be a cross entropy."""
+    if not model.training:
+        return False
+    given = _named(model.whole_class, args, kwargs) if args else kwargs
+    if all(given.get(name) is None for name in LABELS):
+        return False
+    heads = partial_heads(model)
+    # An outer model may be computing its loss already; and where V′ is V, all is as it was.
+    if len(heads) != 1 or heads[0].loss_logits is not None or not len(heads[0].frozen):
+        return False
+    # A loss of the user's own gets logits over all of V, and labels as they are.
+    loss = inspect.unwrap(getattr(model, "loss_function", None) or nn.CrossEntropyLoss)
+    return getattr(loss, "__module__", "").split(".")[0] in ("transformers", "torch")
+
+
+def _named(
+    whole_class: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Give the arguments of a model's forward by name."""
+    names = list(inspect.signature(whole_class.forward).parameters)[1:]
+    return dict(zip(names, args, strict=False)) | kwargs
+
+
+def _derives_decoder_inputs(model: Any, named: dict[str, Any]) -> bool:
+    """Tell whether the forward would make the decoder's input out of labels."""
+    return (
+        model.config.is_encoder_decoder
+        and named.get("labels") is not None
+        and named.get("decoder_input_ids") is None
+        and named.get("decoder_inputs_embeds") is None
+    )
+
+
+def decoder_inputs(model: Any, labels: Tensor) -> Tensor:
+    """Shift labels to the right, as the model's forward would.
+
+    Args:
+        model: An encoder-decoder.
+        labels: Ids of V.
+
+    Returns:
+        The decoder's input.
+
+    Raises:
+        UnsupportedModelError: If it is not known how.
+    """
+    if hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        return model.prepare_decoder_input_ids_from_labels(labels)  # type: ignore[no-any-return]
+    if hasattr(model, "_shift_right"):
+        return model._shift_right(labels)  # type: ignore[no-any-return]  # noqa: SLF001
+    shift = getattr(sys.modules[type(model).__module__], "shift_tokens_right", None)
+    if shift is None:
+        raise UnsupportedModelError(
+            f"It is not known how `{type(model).__name__}` makes its decoder's input out of "
+            "labels. Pass `decoder_input_ids`."
+        )
+    config = model.config
+    return shift(labels, config.pad_token_id, config.decoder_start_token_id)  # type: ignore[no-any-return]
+
+
+def _models_over(model: nn.Module, head: PartialHead) -> list[Any]:
+    """Find the models whose head it is: an EncoderDecoder's is its decoder's too."""
+    return [
+        part
+        for part in model.modules()
+        if isinstance(part, PartialLanguageModel) and head in partial_heads(part)
+    ]

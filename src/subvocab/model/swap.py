@@ -1,0 +1,103 @@
+"""Change the class of a module in place, and change it back.
+
+The module stays the same object, with its hooks, its name and its place in the model; models scale
+or normalise in classes of their own, which are kept as the base of the new one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+class Swapped(nn.Module):
+    """What every class that is made on the spot has in common. Never instantiated.
+
+    Attributes:
+        whole_class: The class that the module came from.
+    """
+
+    whole_class: type[nn.Module]
+
+    @classmethod
+    def name_for(cls, whole_class: type[nn.Module]) -> str:
+        """Name the class that is made of another.
+
+        Args:
+            whole_class: The other.
+
+        Returns:
+            A name; the same one where libraries go by it.
+        """
+        return whole_class.__name__
+
+    @classmethod
+    def members_for(cls, whole_class: type[nn.Module]) -> dict[str, Any]:  # noqa: ARG003
+        """Give what the new class has that depends on the other.
+
+        Args:
+            whole_class: The other.
+
+        Returns:
+            Members by name.
+        """
+        return {}
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Name the class by those it came from: this one has no module to be imported from."""
+        mixin = type(self).__bases__[0]
+        return _new_instance, (mixin, self.whole_class), self.__getstate__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()
+
+
+_classes: dict[tuple[type, type], type] = {}
+
+
+def swapped_class(mixin: type[Swapped], whole_class: type[nn.Module]) -> Any:
+    """Make a class that has more than another.
+
+    Args:
+        mixin: What it gains.
+        whole_class: The class as it is.
+
+    Returns:
+        A subclass of both, the same at each call.
+    """
+    key = (mixin, whole_class)
+    if key not in _classes:
+        members = {
+            "whole_class": whole_class,
+            "__module__": whole_class.__module__,
+            "__doc__": whole_class.__doc__,
+            **mixin.members_for(whole_class),
+        }
+        _classes[key] = type(mixin.name_for(whole_class), (mixin, whole_class), members)
+    return _classes[key]
+
+
+def swap_class(module: nn.Module, mixin: type[Swapped]) -> None:
+    """Let a module gain what a mixin has, in place.
+
+    Args:
+        module: The module.
+        mixin: What it gains.
+    """
+    module.__class__ = swapped_class(mixin, type(module))
+
+
+def swap_back(module: Swapped) -> None:
+    """Undo `swap_class`.
+
+    Args:
+        module: The module.
+    """
+    module.__class__ = module.whole_class  # type: ignore[assignment]
+
+
+def _new_instance(mixin: type[Swapped], whole_class: type[nn.Module]) -> Any:
+    """Make an empty instance for pickle and deepcopy to fill."""
+    made = swapped_class(mixin, whole_class)
+    return made.__new__(made)
