@@ -7,7 +7,7 @@ from importlib import import_module
 
 from benchmarks.harness import Measured, save, show
 
-BENCHMARKS = ("scan", "load", "merge", "train", "plan")
+BENCHMARKS = ("scan", "load", "merge", "train", "plan", "head")
 
 
 def main() -> None:

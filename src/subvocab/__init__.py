@@ -20,6 +20,7 @@ from subvocab.errors import (
 if TYPE_CHECKING:
     from subvocab.analysis.savings import ParameterCounts
     from subvocab.data import scan, scan_growth
+    from subvocab.integrations.masking import PartialMaskingCollator
     from subvocab.integrations.trainer import VocabularyCallback
     from subvocab.model.accounting import PeakMemory, count_parameters
     from subvocab.model.checkpoint import compact_state_dict, merge, save_compact
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "FullMatrix": "subvocab.storage",
     "ParameterCounts": "subvocab.analysis.savings",
+    "PartialMaskingCollator": "subvocab.integrations.masking",
     "PartialVocabulary": "subvocab.vocabulary",
     "PeakMemory": "subvocab.model.accounting",
     "TokenCounts": "subvocab.vocabulary",
@@ -57,6 +59,7 @@ __all__ = [
     "MissingExtraError",
     "OutOfVocabularyError",
     "ParameterCounts",
+    "PartialMaskingCollator",
     "PartialVocabulary",
     "PeakMemory",
     "SubvocabError",

@@ -10,6 +10,7 @@ from typing import Any
 
 import datasets
 import pytest
+import torch
 import typer
 from transformers import DataCollatorWithPadding, TrainingArguments
 
@@ -59,11 +60,27 @@ def test_first_snippet_runs(names: dict[str, Any]) -> None:
 
 
 def test_second_snippet_runs(names: dict[str, Any]) -> None:
+    """A language model trains and generates; its own base lies where `name` says."""
+    model = tiny_model("gpt2", "causal-lm", vocab_size=len(names["tokenizer"]))
+    model.save_pretrained(names["name"])
+    rows = names["dataset"]["input_ids"]
+    names["sv"] = sv
+    names["blocks"] = datasets.Dataset.from_dict({"input_ids": rows, "labels": rows})
+    names["batch"] = {"input_ids": torch.tensor(rows[:1]), "labels": torch.tensor(rows[:1])}
+    names["prompt"] = {"input_ids": torch.tensor(rows[:1]), "max_new_tokens": 3}
+
+    _run(PYTHON[1], names)
+
+    assert type(names["model"]) is not type(model)
+    assert isinstance(names["model"], type(model))
+
+
+def test_third_snippet_runs(names: dict[str, Any]) -> None:
     """Each statement works by itself: `shrink` on a whole model, the others on a shrunk one."""
     _run(PYTHON[0], names)
     load = names["AutoModelForSequenceClassification"].from_pretrained
 
-    for statement in ast.parse(PYTHON[1]).body:
+    for statement in ast.parse(PYTHON[2]).body:
         program = ast.unparse(statement)
         names["model"] = load(names["name"])
         if not program.startswith("sv.shrink("):
@@ -74,18 +91,18 @@ def test_second_snippet_runs(names: dict[str, Any]) -> None:
     assert len(load("final").get_input_embeddings().weight) == len(names["tokenizer"])
 
 
-def test_third_snippet_runs(names: dict[str, Any]) -> None:
+def test_fourth_snippet_runs(names: dict[str, Any]) -> None:
     """Each line gives something; a tiny corpus is enough for a law."""
     Path("train.txt").write_text("\n".join(tiny_tokenizers.CORPUS * 9), encoding="utf-8")
 
-    _run("import subvocab as sv\n" + PYTHON[2], names)
+    _run("import subvocab as sv\n" + PYTHON[3], names)
 
     assert names["growth"].counts.unique_tokens > 0
 
 
 def test_there_are_no_other_snippets() -> None:
     """A new snippet needs a test of its own."""
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
 
 
 def test_every_command_is_shown() -> None:

@@ -20,6 +20,8 @@ from subvocab.model.checkpoint import VOCABULARY_FILE
 from subvocab.model.shrink import partial_tables, vocabulary_of
 
 FINGERPRINT = "vocabulary_fingerprint"
+ADAM_LIKE = ("Adam", "NAdam", "RAdam", "Lion", "RMSprop", "Adagrad", "AcceleratedOptimizer")
+"""A step of theirs has about the size of the learning rate, whatever the gradient's."""
 ROW_MIXING_OPTIMIZERS = ("Adafactor", "LAMB", "LARS", "Muon", "SAM", "Shampoo", "SOAP")
 """A step of theirs on one row depends on the others, or on how many there are."""
 
@@ -138,7 +140,17 @@ def warn_of_inexact_optimizer(model: torch.nn.Module, optimizer: torch.optim.Opt
         optimizer: Its optimizer.
     """
     held = {id(module.weight) for module in partial_tables(model).values()}
+    shifts = [m.rest_shift for m in partial_tables(model).values() if m.rest_shift is not None]
     kind = type(getattr(optimizer, "optimizer", optimizer)).__name__  # accelerate wraps it
+    steps_alike = any(name in kind for name in ADAM_LIKE) and "afactor" not in kind
+    if shifts and not steps_alike and any(shift.requires_grad for shift in shifts):
+        warnings.warn(
+            "The rest shift stands for what Adam does to the rows outside the partial vocabulary; "
+            f"`{kind}` would move each by its own gradient. The loss is exact, but they will "
+            "differ from full fine-tuning. Use AdamW, or `rest_shift=False` to leave them as they "
+            "are.",
+            stacklevel=2,
+        )
     for group in optimizer.param_groups:
         if not any(id(parameter) in held for parameter in group["params"]):
             continue

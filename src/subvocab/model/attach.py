@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,20 @@ from subvocab.model.partial import PartialModule, make_bias_partial, make_whole_
 from subvocab.model.swap import Swapped, swap_back, swap_class
 from subvocab.model.table import PartialTable
 from subvocab.model.tables import EmbeddingTable
+
+
+class Prepared(NamedTuple):
+    """A table that is ready to be made partial.
+
+    Attributes:
+        table: The table.
+        weight: E′.
+        partial_table: V′, and E on disk.
+    """
+
+    table: EmbeddingTable
+    weight: nn.Parameter
+    partial_table: PartialTable
 
 
 @dataclass(frozen=True)
@@ -56,47 +71,62 @@ class HeadPlan:
             )
 
 
-def attach(
-    model: nn.Module,
-    table: EmbeddingTable,
-    weight: nn.Parameter,
-    partial_table: PartialTable,
-    plan: HeadPlan,
-) -> None:
-    """Make every module over a table partial, in place.
+def attach(model: nn.Module, prepared: Sequence[Prepared], plan: HeadPlan) -> None:
+    """Make every module over some tables partial, in place.
 
     Args:
         model: The model.
-        table: One of its tables.
-        weight: E′, for all of its modules.
-        partial_table: V′, and E on disk.
+        prepared: Its tables; for each E′, for all of its modules, and V′ with E on disk.
         plan: What to make of its output heads.
     """
-    shifts = plan.rest_shift and plan.mode == "exact" and table.heads
-    some_rest = len(partial_table.vocabulary) < partial_table.vocabulary.full_vocab_size
-    shift = _zeros(weight, weight.shape[1]) if shifts and some_rest else None
-    for lookup in table.owners.values():
-        make_partial(lookup, weight, partial_table, shift)
-    for head in table.heads.values():
-        make_partial_head(
-            head,
-            weight,
-            partial_table,
-            mode=plan.mode,
-            rest_device=plan.rest_device,
-            rest_shift=shift,
-        )
-        if not isinstance(head, nn.Linear):  # the embedding has the matrix, and so the shift
-            for lookup in table.owners.values():
-                vars(lookup)["keeps_shift"] = True
-        bias = head._parameters.get("bias")  # noqa: SLF001
-        if bias is not None:
-            _attach_bias(model, bias, partial_table, shifts=shift is not None)
-    for part in _models_with(model, table.heads.values()):
-        swap_class(part, PartialLanguageModel)
+    for table, weight, partial_table in prepared:
+        partial_table.predicts = any(other.heads for other, _, _ in prepared)
+        shift = _shift(table, weight, partial_table, plan)
+        for lookup in table.owners.values():
+            make_partial(lookup, weight, partial_table, shift)
+        for head in table.heads.values():
+            _attach_head(model, head, Prepared(table, weight, partial_table), plan, shift)
+        for part in _models_with(model, table.heads.values()):
+            swap_class(part, PartialLanguageModel)
     for part in list(model.modules()):
-        if finds_tokens_by_value(part) and not isinstance(part, FindsTokensByValue):
+        if finds_tokens_by_value(part):
             swap_class(part, FindsTokensByValue)
+
+
+def _shift(
+    table: EmbeddingTable, weight: nn.Parameter, partial_table: PartialTable, plan: HeadPlan
+) -> nn.Parameter | None:
+    """Make the vector that is added to every row outside V′, if there shall be one."""
+    vocabulary = partial_table.vocabulary
+    wanted = plan.rest_shift and plan.mode == "exact" and table.heads
+    if not wanted or len(vocabulary) == vocabulary.full_vocab_size:
+        return None
+    return _zeros(weight, weight.shape[1])
+
+
+def _attach_head(
+    model: nn.Module,
+    head: nn.Module,
+    prepared: Prepared,
+    plan: HeadPlan,
+    shift: nn.Parameter | None,
+) -> None:
+    """Make one output head and its bias partial."""
+    table, weight, partial_table = prepared
+    make_partial_head(
+        head,
+        weight,
+        partial_table,
+        mode=plan.mode,
+        rest_device=plan.rest_device,
+        rest_shift=shift,
+    )
+    if not isinstance(head, nn.Linear):  # the embedding has the matrix, and so the shift
+        for lookup in table.owners.values():
+            vars(lookup)["keeps_shift"] = True
+    bias = head._parameters.get("bias")  # noqa: SLF001
+    if bias is not None:
+        _attach_bias(model, bias, partial_table, shifts=shift is not None)
 
 
 def _attach_bias(

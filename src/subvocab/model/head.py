@@ -91,7 +91,7 @@ class PartialHead(PartialModule):
         if not len(self.frozen):
             return nn.functional.linear(hidden, self.weight, self.own_bias)
         if self.loss_logits is None:
-            return self._all_logits(hidden)
+            return cast("Tensor", self._all_logits(hidden))
         self.produced = self._loss_logits(hidden, self.loss_logits)
         return self.produced
 
@@ -174,6 +174,7 @@ class PartialHead(PartialModule):
             len(self.frozen),
         )
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _all_logits(self, hidden: Tensor) -> Tensor:
         """Give the logits of V, bit for bit those of the merged model."""
         with torch.no_grad():
@@ -316,7 +317,9 @@ def make_partial_head(
     else:
         swap_class(module, PartialTiedProduct)
         vars(module).update(weight=weight, table=None)
-    vars(module).update(mode=mode, frozen=FrozenRows(table, rest_device))
+    # A restricted head reads them too seldom to keep them.
+    place = "disk" if mode == "restricted" else rest_device
+    vars(module).update(mode=mode, frozen=FrozenRows(table, place))
     register_shifts(module, rest_shift)
 
 

@@ -12,6 +12,7 @@ import inspect
 import sys
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from subvocab.errors import OutOfVocabularyError, UnsupportedModelError
@@ -52,6 +53,7 @@ class PartialLanguageModel(Swapped):
 
         return {"forward": forward}
 
+    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
     def compute_loss_on_partial_logits(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model's forward on renumbered labels and the head's loss logits.
 
@@ -69,7 +71,8 @@ class PartialLanguageModel(Swapped):
         (head,) = partial_heads(self)
         named = _named(self.whole_class, args, kwargs)
         if _derives_decoder_inputs(self, named):
-            named["decoder_input_ids"] = decoder_inputs(self, named["labels"])
+            given = {name: value for name, value in named.items() if value is not None}
+            named = decoder_inputs(self, named["labels"]) | given
         for name in LABELS:
             if named.get(name) is not None:
                 named[name] = partial_labels(named[name], head)
@@ -106,6 +109,7 @@ def partial_heads(model: nn.Module) -> list[PartialHead]:
     return [module for module in model.modules() if isinstance(module, PartialHead)]
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def partial_labels(labels: Tensor, head: PartialHead) -> Tensor:
     """Renumber labels for the columns of a partial head.
 
@@ -168,31 +172,37 @@ def _derives_decoder_inputs(model: Any, named: dict[str, Any]) -> bool:
     )
 
 
-def decoder_inputs(model: Any, labels: Tensor) -> Tensor:
-    """Shift labels to the right, as the model's forward would.
+def decoder_inputs(model: Any, labels: Tensor) -> dict[str, Tensor]:
+    """Make the decoder's input out of labels, as the model's forward would.
 
     Args:
         model: An encoder-decoder.
         labels: Ids of V.
 
     Returns:
-        The decoder's input.
+        Arguments for the forward: the labels shifted to the right and, for models that
+        hide padding from their decoder, a mask.
 
     Raises:
         UnsupportedModelError: If it is not known how.
     """
-    if hasattr(model, "prepare_decoder_input_ids_from_labels"):
-        return model.prepare_decoder_input_ids_from_labels(labels)  # type: ignore[no-any-return]
-    if hasattr(model, "_shift_right"):
-        return model._shift_right(labels)  # type: ignore[no-any-return]  # noqa: SLF001
+    config = model.config
     shift = getattr(sys.modules[type(model).__module__], "shift_tokens_right", None)
-    if shift is None:
+    if hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        token_ids = model.prepare_decoder_input_ids_from_labels(labels)
+    elif hasattr(model, "_shift_right"):
+        token_ids = model._shift_right(labels)  # noqa: SLF001
+    elif shift is not None:
+        token_ids = shift(labels, config.pad_token_id, config.decoder_start_token_id)
+    else:
         raise UnsupportedModelError(
             f"It is not known how `{type(model).__name__}` makes its decoder's input out of "
             "labels. Pass `decoder_input_ids`."
         )
-    config = model.config
-    return shift(labels, config.pad_token_id, config.decoder_start_token_id)  # type: ignore[no-any-return]
+    made = {"decoder_input_ids": token_ids}
+    if config.model_type.endswith("encoder-decoder"):  # two models put together
+        made["decoder_attention_mask"] = (token_ids != config.pad_token_id).to(token_ids.dtype)
+    return made
 
 
 def _models_over(model: nn.Module, head: PartialHead) -> list[Any]:

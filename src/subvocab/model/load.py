@@ -21,7 +21,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from subvocab._typing import StrPath
 from subvocab.errors import CheckpointError
-from subvocab.model.attach import HeadPlan, attach
+from subvocab.model.attach import HeadPlan, Prepared, attach
 from subvocab.model.frozen import RestDevice
 from subvocab.model.head import HeadMode
 from subvocab.model.shrink import choose_tables
@@ -110,12 +110,12 @@ def from_pretrained(
     model.__class__ = type(skeleton)
     model.config.name_or_path = str(name_or_path)
     read = [value for value in state_dict.values() if isinstance(value, LazyRows) and value.read]
-    loaded = _tables_of(model, chosen)
-    for table, own in loaded:
-        weight = table.parameter
-        matrix = _source(weight, read, table.name.removesuffix(".weight"))
+    prepared = []
+    for table, own in _tables_of(model, chosen):
+        matrix = _source(table.parameter, read, table.name.removesuffix(".weight"))
         partial_table = PartialTable(own, matrix, tokenizer or str(folder), out_of_vocabulary)
-        attach(model, table, weight, partial_table, plan)
+        prepared.append(Prepared(table, table.parameter, partial_table))
+    attach(model, prepared, plan)
     return model if device is None else cast("nn.Module", model).to(device)
 
 

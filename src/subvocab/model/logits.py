@@ -89,9 +89,9 @@ def unknown_logits(model: nn.Module) -> UnsupportedModelError:
     """
     return UnsupportedModelError(
         f"`{type(model).__name__}` changes the logits after its output head in a way that is not "
-        "known here, or does not return them, so a softmax over a partial vocabulary would be wrong. Compute the loss "
-        'outside of the model, from logits without labels, or use `head="whole"` where the head '
-        "is not tied."
+        "known here, or does not return them, so a softmax over a partial vocabulary would be "
+        "wrong. Compute the loss outside of the model, from logits without labels, or use "
+        '`head="whole"` where the head is not tied.'
     )
 
 

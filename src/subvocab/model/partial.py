@@ -186,7 +186,7 @@ def make_whole_module(module: PartialModule) -> None:
         module: A partial module.
     """
     swap_back(module)
-    for name in ("table", "partial_bias"):
+    for name in ("table", "partial_bias", "keeps_shift"):
         vars(module).pop(name, None)
     for name in (SHIFT_KEY, BIAS_SHIFT_KEY):
         module._parameters.pop(name, None)  # noqa: SLF001

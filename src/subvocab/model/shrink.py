@@ -14,7 +14,7 @@ from torch import nn
 
 from subvocab._typing import StrPath
 from subvocab.errors import UnsupportedModelError
-from subvocab.model.attach import HeadPlan, attach, detach
+from subvocab.model.attach import HeadPlan, Prepared, attach, detach
 from subvocab.model.embedding import PartialEmbedding
 from subvocab.model.frozen import RestDevice
 from subvocab.model.head import HeadMode
@@ -120,9 +120,8 @@ def shrink(
         rows = whole.detach()[torch.tensor(own.token_ids, device=whole.device)]
         weight = nn.Parameter(rows, requires_grad=whole.requires_grad)
         partial_table = PartialTable(own, matrix, tokenizer, out_of_vocabulary)
-        prepared.append((table, weight, partial_table))
-    for prepared_table in prepared:
-        attach(model, *prepared_table, plan)
+        prepared.append(Prepared(table, weight, partial_table))
+    attach(model, prepared, plan)
     return Shrunk(model)
 
 

@@ -33,6 +33,10 @@ from subvocab.vocabulary.partial import ABSENT
 
 OutOfVocabulary = Literal["error", "frozen"]
 POLICIES = ("error", "frozen")
+MASKING_ADVICE = (
+    " If a masking collator drew random words: use `subvocab.PartialMaskingCollator`, which draws "
+    'from V′, or `random_replace_prob=0`, or shrink with `out_of_vocabulary="frozen"`.'
+)
 
 _part_of = WeakIdKeyDictionary()
 """The part that a whole tensor was made of. Not on the tensor, which would take it into files."""
@@ -85,6 +89,7 @@ class PartialTable:
         compact: Whether state dicts hold E′ rather than the whole matrix; set by
             `subvocab.model.checkpoint.compact_state_dicts` for a while.
         trains_on_frozen: Whether ids outside V′ are allowed in training.
+        predicts: Whether the model has an output head, so that its collator may mask.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class PartialTable:
         self.tokenizer = tokenizer
         self.compact = False
         self.trains_on_frozen = out_of_vocabulary == "frozen"
+        self.predicts = False
         self._converted = matrix
 
     def __deepcopy__(self, _memo: object) -> PartialTable:
@@ -236,7 +242,8 @@ class PartialTable:
         return OutOfVocabularyError(
             f"{len(missing):,} token {'id is' if len(missing) == 1 else 'ids are'} not in the "
             f"partial vocabulary of {len(self.vocabulary):,}: {listed([*shown, *rest])}. Scan "
-            "every split the model will train on, and what the collator adds.",
+            "every split the model will train on, and what the collator adds."
+            + (MASKING_ADVICE if self.predicts else ""),
             token_ids=missing,
         )
 

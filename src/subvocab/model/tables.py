@@ -243,15 +243,20 @@ def _input_embeddings(model: nn.Module) -> list[nn.Embedding]:
             embedding = module.get_input_embeddings()
         except (AttributeError, NotImplementedError):  # a part without a table: CANINE
             continue
-        if not isinstance(embedding, nn.Embedding | None):
+        if isinstance(embedding, nn.Embedding):
+            found[id(embedding)] = embedding
+        elif embedding is not None and (module is model or _wraps_embedding(embedding)):
             raise UnsupportedModelError(
                 f"The input embedding of `{type(module).__name__}` is a "
                 f"`{type(embedding).__name__}`, expected an `nn.Embedding`. If an adapter was put "
                 "on it, leave the embedding out of the adapter's target modules."
             )
-        if embedding is not None:
-            found[id(embedding)] = embedding
     return list(found.values())
+
+
+def _wraps_embedding(embedding: Any) -> bool:
+    """Tell an adapter from what embeds no tokens at all, such as patches of pictures."""
+    return any(isinstance(module, nn.Embedding) for module in embedding.modules())
 
 
 def _owners(
