@@ -42,6 +42,7 @@ LAYERS = 4
 FEW = 16
 ENCODER_BATCH = (2, 8)
 LANGUAGE_BATCH = (2, 256)
+LANGUAGE_ROWS = 20_000
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
 """Makes glibc give back at once what is freed; what it would keep is not foretold."""
 
@@ -62,6 +63,8 @@ def run() -> list[Measured]:
     for tied in (False, True):
         for accumulation in (1, 2):
             measured.append(_language_model(tied=tied, accumulation=accumulation))
+        for head in ("exact", "restricted"):
+            measured.append(_language_model(tied=tied, head=head))
     return measured
 
 
@@ -83,21 +86,23 @@ def _classifier(folder: str, precision: str, optimizer: str) -> list[Measured]:
     return found
 
 
-def _language_model(*, tied: bool, accumulation: int) -> Measured:
-    """Compare for a language model, which is trained whole: its logits are what counts."""
+def _language_model(*, tied: bool, accumulation: int = 1, head: str = "") -> Measured:
+    """Compare for a language model, trained whole or with a partial head."""
     batch_size, length = LANGUAGE_BATCH
     training = Training(
         batch_size=batch_size * accumulation,
         length=length,
         accumulation=accumulation,
-        head="exact",
+        head=head or "exact",
     )
     shape = model_shape(language_config(tied=tied), task="causal-lm")
-    savings = estimate_savings(shape, shape.full_vocab_size, training)
-    peak = in_child(__name__, "language_peak", tied, accumulation)
-    what = f"{'tied' if tied else 'untied'} head, {accumulation} part(s) a step"
+    savings = estimate_savings(shape, LANGUAGE_ROWS, training)
+    foretold = savings.partial.total if head else savings.full.total
+    peak = in_child(__name__, "language_peak", tied, accumulation, head)
+    way = f"{LANGUAGE_ROWS:,} rows, {head}" if head else "whole"
+    what = f"{'tied' if tied else 'untied'} head, {way}, {accumulation} part(s) a step"
     question = f"plan: language model, fp32, adamw, {what}"
-    return _compared(question, savings.full.total, peak, shape)
+    return _compared(question, foretold, peak, shape)
 
 
 def _compared(question: str, foretold: int, peak: int, shape: ModelShape) -> Measured:
@@ -199,24 +204,33 @@ def _warm_up(dtype: torch.dtype, optimizer_of: Callable[[Any], torch.optim.Optim
         _train(model, optimizer_of, {"input_ids": drawn, "labels": labels})
 
 
-def language_peak(tied: bool, accumulation: int) -> int:
+def language_peak(tied: bool, accumulation: int, head: str) -> int:
     """Train a language model a few steps and take the peak of private memory.
 
     Args:
         tied: Whether its head is its table.
         accumulation: Parts of a batch.
+        head: ``exact`` or ``restricted``; empty to train it whole.
 
     Returns:
         Bytes beyond what was held before the model was made.
     """
     drawn = torch.randint(500, LANGUAGE_BATCH)
     batch = {"input_ids": drawn, "labels": drawn}
-    tiny = AutoModelForCausalLM.from_config(language_config(tied=tied, vocab_size=500))
-    _train(tiny, OPTIMIZERS["adamw"], batch)
+    _train(_language_model_of(tied, 1000, 500, head), OPTIMIZERS["adamw"], batch)
+    size = language_config(tied=tied).vocab_size
     with sv.PeakMemory() as memory:
-        model = AutoModelForCausalLM.from_config(language_config(tied=tied))
+        model = _language_model_of(tied, size, LANGUAGE_ROWS, head)
         _train(model, OPTIMIZERS["adamw"], batch, parts=accumulation)
     return memory.peak_bytes
+
+
+def _language_model_of(tied: bool, size: int, rows: int, head: str) -> Any:
+    """Make a model whole, or load it with few rows from a checkpoint that is soon gone."""
+    model = AutoModelForCausalLM.from_config(language_config(tied=tied, vocab_size=size))
+    if head:
+        sv.shrink(model, sv.PartialVocabulary(np.arange(rows), size), head=head)  # type: ignore[arg-type]
+    return model
 
 
 def _train(
