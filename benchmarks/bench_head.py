@@ -12,6 +12,7 @@ import torch
 from transformers import Gemma3nForCausalLM, Gemma3nTextConfig, LlamaConfig, LlamaForCausalLM
 
 import subvocab as sv
+from benchmarks.encoder import training_step
 from benchmarks.harness import Measured, in_child
 
 DIM, LAYERS, PARTIAL = 576, 2, 11_000
@@ -150,7 +151,7 @@ def peak_bytes(full: int, way: str) -> int:
     sv.shrink  # noqa: B018 - import first, measure then
     model = _model(full, way)  # the matrix that `shrink` lets go of shall not count
     with sv.PeakMemory() as memory:
-        step = _stepper(model)
+        step = training_step(model)
         for batch in batches:
             step(batch)
     return int(memory.peak_bytes + sum(p.numel() * p.element_size() for p in model.parameters()))
@@ -166,7 +167,7 @@ def step_seconds(full: int) -> dict[str, float]:
         The median of a step, by way.
     """
     ways = ("full", "exact", "restricted", "native")
-    steps = {way: _stepper(_model(full, way)) for way in ways}
+    steps = {way: training_step(_model(full, way)) for way in ways}
     batches = {way: _batches(full, way, STEPS + WARM_UP) for way in ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(STEPS + WARM_UP):
@@ -274,15 +275,3 @@ def _batches(full: int, way: str, count: int) -> list[dict[str, Any]]:
     drawn = [torch.randint(PARTIAL, BATCH, generator=generator) for _ in range(count)]
     ids = drawn if way == "native" else [token_ids[one] for one in drawn]
     return [{"input_ids": one, "labels": one} for one in ids]
-
-
-def _stepper(model: Any) -> Callable[[dict[str, Any]], None]:
-    """Make an optimizer, and give the function of one training step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)
-
-    def step(batch: dict[str, Any]) -> None:
-        model(**batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step

@@ -121,12 +121,4 @@ def _stepper(folder: str, way: str) -> Callable[[dict[str, Any]], None]:
         model = BertForSequenceClassification(encoder.config(encoder.PARTIAL_VOCAB_SIZE))
     else:
         model = AutoModelForSequenceClassification.from_pretrained(folder)
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)
-
-    def step(batch: dict[str, Any]) -> None:
-        model(**batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    return encoder.training_step(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,23 @@ def batches(count: int) -> list[dict[str, Any]]:
         }
         for _ in range(count)
     ]
+
+
+def training_step(model: Any) -> Callable[[dict[str, Any]], None]:
+    """Make an optimizer for a model.
+
+    Args:
+        model: The model.
+
+    Returns:
+        A function that trains one step on a batch.
+    """
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)
+
+    def step(batch: dict[str, Any]) -> None:
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step

@@ -13,6 +13,8 @@ import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, below
 
+import datasets
+import transformers
 from transformers import PreTrainedTokenizerFast
 
 from tests import tiny_tokenizers
@@ -45,6 +47,18 @@ def data_folder() -> Path:
     if not named:
         pytest.skip("SUBVOCAB_DATA does not name the folder of real data sets")
     return Path(named)
+
+
+@pytest.fixture
+def libraries_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the cache of `datasets` to the test, and undo what commands tell the libraries."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    verbosity = transformers.logging.get_verbosity(), datasets.logging.get_verbosity()
+    yield
+    transformers.logging.set_verbosity(verbosity[0])
+    datasets.logging.set_verbosity(verbosity[1])
+    transformers.logging.enable_progress_bar()
+    datasets.enable_progress_bars()
 
 
 @pytest.fixture

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 import torch
-import transformers
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
@@ -24,20 +22,15 @@ EVAL = [("the cat", "sat on the dog"), ("a café in", "São Paulo: 7 cups")]
 """With letters and words that the training data lacks."""
 TEMPLATE = "{% for m in messages %}{{ m.role }}:{{ m.content }}<|endoftext|>{% endfor %}"
 
+pytestmark = pytest.mark.usefixtures("libraries_as_before")
+
 LossesOf = Callable[[Any, PreTrainedTokenizerFast], torch.Tensor]
 
 
 @pytest.fixture(autouse=True)
-def _as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Work in a folder with its own cache, and undo what the command tells the libraries."""
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands name files by what they are called."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    verbosity = transformers.logging.get_verbosity(), datasets.logging.get_verbosity()
-    yield
-    transformers.logging.set_verbosity(verbosity[0])
-    datasets.logging.set_verbosity(verbosity[1])
-    transformers.logging.enable_progress_bar()
-    datasets.enable_progress_bars()
 
 
 @dataclass(frozen=True)

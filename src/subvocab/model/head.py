@@ -8,15 +8,14 @@ of a user's own) they are those of all |V| tokens in their own order.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from subvocab.model.all_logits import Trained, all_logits
 from subvocab.model.frozen import FrozenRows, RestDevice
 from subvocab.model.partial import (
     PartialModule,
@@ -182,8 +181,8 @@ class PartialHead(PartialModule):
             bias = None
             if self.partial_bias is not None:
                 bias = self.partial_bias.whole_tensor(self.bias, shift=self.rest_bias_shift)
-        trained = (self.weight, self.own_bias, self.rest_shift, self.rest_bias_shift)
-        return _all_logits(hidden, *trained, whole, bias, self.token_lookup)
+        trained = Trained(self.weight, self.own_bias, self.rest_shift, self.rest_bias_shift)
+        return all_logits(hidden, trained, whole, bias, self.token_lookup)
 
     def _whole(self) -> Tensor:
         """Put E together; in evaluation once, for as long as nothing in it changes."""
@@ -207,51 +206,6 @@ class PartialHead(PartialModule):
             "produced": None,
             "loss_logits": None,
         }
-
-
-class _AllLogits(torch.autograd.Function):
-    """The product with E, of which only E′ and the shifts are trained."""
-
-    @staticmethod
-    def forward(  # noqa: PLR0917 - the interface of a Function
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        shift: Tensor | None,
-        bias_shift: Tensor | None,
-        whole: Tensor,
-        whole_bias: Tensor | None,
-        lookup: Tensor,
-    ) -> Tensor:
-        ctx.save_for_backward(hidden, whole, lookup)
-        ctx.has = (bias is not None, shift is not None, bias_shift is not None)
-        ctx.dtype = weight.dtype
-        return nn.functional.linear(hidden, whole, whole_bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, whole, lookup = ctx.saved_tensors
-        has_bias, has_shift, has_bias_shift = ctx.has
-        for_hidden = (grad @ whole.to(grad.dtype)).to(hidden.dtype)
-        flat = grad.reshape(-1, grad.shape[-1])
-        states = hidden.reshape(-1, hidden.shape[-1]).to(flat.dtype)
-        used = flat[:, lookup != ABSENT]
-        rest = flat[:, lookup == ABSENT].sum(1)
-        return (
-            for_hidden,
-            (used.T @ states).to(ctx.dtype),
-            used.sum(0).to(ctx.dtype) if has_bias else None,
-            (rest @ states).to(ctx.dtype) if has_shift else None,
-            rest.sum().view(1).to(ctx.dtype) if has_bias_shift else None,
-            None,
-            None,
-            None,
-        )
-
-
-_all_logits = cast("Callable[..., Tensor]", _AllLogits.apply)
 
 
 class PartialTiedProduct(PartialHead):

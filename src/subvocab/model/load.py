@@ -22,9 +22,9 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from subvocab._typing import StrPath
 from subvocab.errors import CheckpointError
 from subvocab.model.attach import HeadPlan, Prepared, attach
+from subvocab.model.choose import choose_tables
 from subvocab.model.frozen import RestDevice
 from subvocab.model.head import HeadMode
-from subvocab.model.shrink import choose_tables
 from subvocab.model.table import OutOfVocabulary, PartialTable
 from subvocab.model.tables import EmbeddingTable
 from subvocab.model.tensors import (

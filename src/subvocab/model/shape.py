@@ -19,7 +19,7 @@ from transformers.models.auto import modeling_auto as auto
 from subvocab._typing import StrPath
 from subvocab.analysis.savings import ModelShape, ParameterShape, Role
 from subvocab.errors import DataError, UnsupportedModelError, VocabularyMismatchError
-from subvocab.model.shrink import complete
+from subvocab.model.choose import complete
 from subvocab.model.tables import EmbeddingTable, find_tables
 from subvocab.vocabulary import PartialVocabulary
 

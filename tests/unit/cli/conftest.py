@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import datasets
 import pytest
-import transformers
 
 from tests import tiny_tokenizers
 from tests.models import tiny_model
@@ -29,15 +26,8 @@ def write_rows(path: Path, rows: list[tuple[str, str]]) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep the cache of `datasets` to the test, and undo what commands tell the libraries."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    verbosity = transformers.logging.get_verbosity(), datasets.logging.get_verbosity()
-    yield
-    transformers.logging.set_verbosity(verbosity[0])
-    datasets.logging.set_verbosity(verbosity[1])
-    transformers.logging.enable_progress_bar()
-    datasets.enable_progress_bars()
+def _as_before(libraries_as_before: None) -> None:
+    """Undo what commands tell the libraries."""
 
 
 @pytest.fixture
