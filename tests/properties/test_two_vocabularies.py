@@ -120,8 +120,9 @@ def test_every_way_of_saving_gives_the_same_model(whole: Any, tmp_path: Path) ->
     model = sv.from_pretrained(type(whole), tmp_path / "base", vocabularies())
     assert_equal_states(model.state_dict(), copied(whole.state_dict()))
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.01 * parameter.requires_grad)  # Marian never saves its positions
+        for name, parameter in model.named_parameters():
+            if "embed_positions" not in name:  # Marian never saves them
+                parameter.add_(0.01)
     inputs = {"input_ids": batch()["input_ids"], "decoder_input_ids": torch.arange(8)[None] + 150}
     inputs["decoder_input_ids"] = inputs["decoder_input_ids"].repeat(4, 1)
 
