@@ -320,6 +320,16 @@ def test_table_names_the_perplexities() -> None:
             (),
             "number.jsonl has no columns of prompts and responses: its columns are `number`. Name ",
         ),
+        (
+            {"eval": "running.txt"},
+            (),
+            "train.jsonl holds prompts and responses, but running.txt run",
+        ),
+        (
+            {"train": "blank.txt", "eval": "blank.txt"},
+            (),
+            "Every text is empty, expected words in ",
+        ),
         ({"max-length": "3"}, (), "The prompt in row 0 of train.jsonl has 5 tokens, but `max_leng"),
     ],
 )
@@ -329,6 +339,8 @@ def test_what_cannot_be_trained_ends_with_2_and_one_message(
     """It says what is wrong before anything is trained, and nothing is written."""
     options = _write(CASES[0])
     Path("empty.txt").touch()
+    Path("blank.txt").write_text(" \n\n")
+    Path("running.txt").write_text("the cat sat on the mat")
     Path("number.jsonl").write_text('{"number": 1}\n')
     if changes.get("task") == "seq2seq":
         tiny_model("t5", "seq2seq-lm", vocab_size=350).save_pretrained("base")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from subvocab.data.columns import TEXT_COLUMNS
 from subvocab.data.loading import choose_texts, refuse_missing
 from subvocab.data.texts import beginning_of_text, check_room, encode_bare, end_of_text
 from subvocab.errors import DataError
@@ -67,7 +68,8 @@ def find_dialogues(
         column ``messages``, else None.
 
     Raises:
-        DataError: If a column that was named does not exist, or a value is missing.
+        DataError: If a column that was named does not exist, there are prompts without
+            responses, or a value is missing.
     """
     names = dataset.column_names
     responses = [response_column] if response_column else [n for n in RESPONSES if n in names]
@@ -76,6 +78,12 @@ def find_dialogues(
     if named or (prompt in names and responses):
         columns = (prompt, responses[0] if responses else RESPONSES[0])
         return Dialogues(dataset, choose_texts(dataset, source, columns), source)
+    if prompt in names and not {MESSAGES, *TEXT_COLUMNS} & set(names):
+        raise DataError(
+            f"{source} has a column `{PROMPT}`, but none of responses: its columns are "
+            f"{', '.join(f'`{name}`' for name in names)}. Name that of responses with "
+            "`response_column`, or the text to learn with `text_columns`."
+        )
     if MESSAGES not in names:
         return None
     refuse_missing(dataset, MESSAGES, source)

@@ -176,6 +176,8 @@ def _encode_in_pieces(
 
 def _mapped(texts: Any, encode: Any, **options: Any) -> Any:
     """Put rows of ids in the place of texts."""
+    if not any(text and text.strip() for text in texts[options["column"]]):
+        raise DataError("Every text is empty, expected words in one of them at least.")
     rows = texts.map(
         encode,
         batched=True,
@@ -184,5 +186,5 @@ def _mapped(texts: Any, encode: Any, **options: Any) -> Any:
         desc="Tokenizing",
     )
     if not len(rows):
-        raise DataError("Every text is empty, expected some tokens in one of them at least.")
+        raise DataError("No text has a token, expected some in one of them at least.")
     return rows

@@ -114,10 +114,17 @@ def _prepare(job: FineTuning) -> Task:
 
 def _causal(job: FineTuning) -> Task:
     """Foretell the next token of running text, or of responses."""
+    kinds: dict[bool, str] = {}
 
     def load(source: str, splits: Sequence[str]) -> Any:
         dataset = load_split(source, splits, RUNNING_TEXT)
         found = None if job.text_columns else _dialogues(dataset, source, job)
+        kinds[found is not None] = source
+        if len(kinds) > 1:
+            raise DataError(
+                f"{kinds[True]} holds prompts and responses, but {kinds[False]} running text: the "
+                "scores would be of another task than the training. Give two of a kind."
+            )
         if found is not None:
             return dialogues.causal_rows(found, job.tokenizer, job.max_length)
         column = _text_column(dataset, source, job)

@@ -17,10 +17,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from subvocab.errors import VocabularyMismatchError
 from subvocab.model.checkpoint import VOCABULARY_FILE
+from subvocab.model.partial import PartialModule
 from subvocab.model.shrink import partial_tables, vocabulary_of
 
 FINGERPRINT = "vocabulary_fingerprint"
-ADAM_LIKE = ("Adam", "NAdam", "RAdam", "Lion", "RMSprop", "Adagrad", "AcceleratedOptimizer")
+ADAM_LIKE = ("Adam", "Lion", "RMSprop", "Adagrad")
 """A step of theirs has about the size of the learning rate, whatever the gradient's."""
 ROW_MIXING_OPTIMIZERS = ("Adafactor", "LAMB", "LARS", "Muon", "SAM", "Shampoo", "SOAP")
 """A step of theirs on one row depends on the others, or on how many there are."""
@@ -117,19 +118,29 @@ def check_optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimiz
     Raises:
         VocabularyMismatchError: If a moment of E′ has another shape than E′.
     """
-    for name, module in partial_tables(model).items():
-        for key, moment in optimizer.state.get(module.weight, {}).items():
+    for name, parameter in _partial_parameters(model).items():
+        for key, moment in optimizer.state.get(parameter, {}).items():
             # Adafactor's and 8-bit moments are of other shapes by design; rows still lead.
             if (
                 isinstance(moment, torch.Tensor)
-                and moment.dim() == module.weight.dim()
-                and moment.shape != module.weight.shape
+                and moment.dim() == parameter.dim()
+                and moment.shape != parameter.shape
             ):
                 raise VocabularyMismatchError(
-                    f"The optimizer's `{key}` for `{name}.weight` has shape {tuple(moment.shape)}, "
-                    f"expected {tuple(module.weight.shape)}: the checkpoint was made with another "
+                    f"The optimizer's `{key}` for `{name}` has shape {tuple(moment.shape)}, "
+                    f"expected {tuple(parameter.shape)}: the checkpoint was made with another "
                     "partial vocabulary. Shrink the model with that one, or start afresh."
                 )
+
+
+def _partial_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Give all that belongs to V′, by name."""
+    return {
+        f"{name}.{key}": parameter
+        for name, module in model.named_modules()
+        if isinstance(module, PartialModule)
+        for key, parameter in module.named_parameters(recurse=False)
+    }
 
 
 def warn_of_inexact_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -142,7 +153,7 @@ def warn_of_inexact_optimizer(model: torch.nn.Module, optimizer: torch.optim.Opt
     held = {id(module.weight) for module in partial_tables(model).values()}
     shifts = [m.rest_shift for m in partial_tables(model).values() if m.rest_shift is not None]
     kind = type(getattr(optimizer, "optimizer", optimizer)).__name__  # accelerate wraps it
-    steps_alike = any(name in kind for name in ADAM_LIKE) and "afactor" not in kind
+    steps_alike = any(name in kind for name in ADAM_LIKE)
     if shifts and not steps_alike and any(shift.requires_grad for shift in shifts):
         warnings.warn(
             "The rest shift stands for what Adam does to the rows outside the partial vocabulary; "
@@ -163,7 +174,6 @@ def warn_of_inexact_optimizer(model: torch.nn.Module, optimizer: torch.optim.Opt
         if group.get("weight_decay"):
             warnings.warn(
                 f"Weight decay of {group['weight_decay']:g} falls on the embedding: full "
-                "fine-tuning would shrink the unused rows too, which stay here as they were. "
-                "All else is equal.",
+                "fine-tuning would shrink the unused rows too, which is not done here.",
                 stacklevel=2,
             )

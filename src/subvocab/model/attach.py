@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from subvocab.errors import UnsupportedModelError
 from subvocab.model.bias import PartialBias, bias_holders
@@ -187,7 +188,7 @@ def _models_with(model: nn.Module, heads: Any) -> list[Any]:
     return [
         part
         for part in model.modules()
-        if callable(getattr(part, "get_output_embeddings", None))
+        if isinstance(part, PreTrainedModel)
         and any(module is head for head in wanted for module in part.modules())
         and not isinstance(part, PartialLanguageModel)
     ]

@@ -7,6 +7,7 @@ Whole checkpoints need nothing from here: a shrunk model's ``state_dict`` and
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +95,12 @@ def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None
         )
     folder = Path(folder)
     vocabulary = vocabulary_of(model)
+    if any(module.table.adopted for module in partial_tables(model).values()):
+        warnings.warn(
+            f"The unused rows are no longer those of {model.config.name_or_path}, but those of the "
+            "checkpoint that was loaded since. Keep that checkpoint: `merge` needs it as the base.",
+            stacklevel=2,
+        )
     with compact_state_dicts(model):
         model.save_pretrained(folder, **kwargs)
     vocabulary.save(folder / VOCABULARY_FILE)

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from subvocab.errors import UnsupportedModelError
 from subvocab.model.table import PartialTable
 from subvocab.model.tensors import rows_per_chunk, tensor_chunks
 from subvocab.storage import FullMatrix
@@ -24,16 +23,9 @@ class FrozenRows:
     Args:
         table: V′, and E on disk.
         place: Where they stay: with the model, on the host, or on disk.
-
-    Raises:
-        UnsupportedModelError: If there is no such place.
     """
 
     def __init__(self, table: PartialTable, place: RestDevice = None) -> None:
-        if place not in PLACES:
-            raise UnsupportedModelError(
-                f'`rest_device` is {place!r}, expected None (beside the model), "cpu" or "disk".'
-            )
         self.table = table
         self.place = place
         self._unused = torch.tensor(table.vocabulary.lookup == ABSENT).nonzero().squeeze(1)

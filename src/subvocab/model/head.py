@@ -7,6 +7,7 @@ of a user's own) they are those of all |V| tokens in their own order.
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -60,6 +61,7 @@ class PartialHead(PartialModule):
         frozen: The rows outside V′.
         loss_logits: Set by the model's forward while it computes a loss, else None.
         produced: The last logits made for a loss, until the model has looked at them.
+        version: How often they had been changed in place by then.
         ignored_mass: In restricted mode the probability of all tokens outside V′, as
             measured at the latest look.
     """
@@ -71,9 +73,10 @@ class PartialHead(PartialModule):
     token_lookup: Tensor
     loss_logits: LossLogits | None = None
     produced: Tensor | None = None
+    version: int = 0
     ignored_mass: float | None = None
     _steps = 0
-    _whole_weight: tuple[Any, Tensor] | None = None
+    _whole_weight: tuple[Any, Any, Tensor] | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Multiply hidden states by the rows of V′, or of V.
@@ -91,8 +94,11 @@ class PartialHead(PartialModule):
             return nn.functional.linear(hidden, self.weight, self.own_bias)
         if self.loss_logits is None:
             return cast("Tensor", self._all_logits(hidden))
-        self.produced = self._loss_logits(hidden, self.loss_logits)
-        return self.produced
+        logits = self._loss_logits(hidden, self.loss_logits)
+        # On trial a copy, since models may change logits in place; in earnest a look at the count.
+        self.produced = logits.detach().clone() if self.loss_logits.on_trial else logits
+        self.version = logits._version  # noqa: SLF001
+        return logits
 
     def hidden_states(self, hidden: Tensor) -> Tensor:
         """Give what is multiplied by the rows.
@@ -109,6 +115,19 @@ class PartialHead(PartialModule):
     def own_bias(self) -> nn.Parameter | None:
         """The biases of V′, if the head has any."""
         return self.bias if self.partial_bias is not None else None
+
+    def shifts(self) -> tuple[Tensor | None, Tensor | None]:
+        """Give what is added to rows and biases outside V′; frozen where those of V′ are.
+
+        Returns:
+            ``(dim,)`` and ``(1,)``, or None.
+        """
+        rows, biases = self.rest_shift, self.rest_bias_shift
+        if rows is not None and not self.weight.requires_grad:
+            rows = rows.detach()  # type: ignore[assignment]
+        if biases is not None and not self.bias.requires_grad:
+            biases = biases.detach()  # type: ignore[assignment]
+        return rows, biases
 
     def train(self, mode: bool = True) -> Any:
         """Let go of the whole matrix, which evaluation puts together once.
@@ -146,9 +165,10 @@ class PartialHead(PartialModule):
         if wanted.bias is not None:
             added = wanted.bias[self.token_lookup == ABSENT].to(self.weight)
             bias = added if bias is None else bias + added
-        shift = None if self.rest_shift is None else hidden @ self.rest_shift.to(hidden.dtype)
-        if self.rest_bias_shift is not None:
-            shift = self.rest_bias_shift if shift is None else shift + self.rest_bias_shift
+        rows, biases = self.shifts()
+        shift = None if rows is None else hidden @ rows.to(hidden.dtype)
+        if biases is not None:
+            shift = biases if shift is None else shift + biases
         chunks = self.frozen.chunks(
             rows_per_tile(len(hidden), hidden.device), bias, like=self.weight
         )
@@ -181,23 +201,27 @@ class PartialHead(PartialModule):
             bias = None
             if self.partial_bias is not None:
                 bias = self.partial_bias.whole_tensor(self.bias, shift=self.rest_bias_shift)
-        trained = Trained(self.weight, self.own_bias, self.rest_shift, self.rest_bias_shift)
+        trained = Trained(self.weight, self.own_bias, *self.shifts())
         return all_logits(hidden, trained, whole, bias, self.token_lookup)
 
+    @torch.inference_mode(mode=False)
     def _whole(self) -> Tensor:
         """Put E together; in evaluation once, for as long as nothing in it changes."""
-        weight, shift = self.weight, self.rest_shift
-        # A change in place is counted in `_version`; a cast or a move gives other storage.
-        state = [(p._version, p.data_ptr(), p.dtype) for p in (weight, shift) if p is not None]  # noqa: SLF001
-        key = (state, id(self.frozen.table.matrix))
-        if self._whole_weight is not None and self._whole_weight[0] == key:
-            return self._whole_weight[1]
+        used = self.token_lookup != ABSENT
+        weight, shift = self.weight.detach(), self.rest_shift
+        if self._whole_weight is not None:
+            matrix, added, whole = self._whole_weight
+            same = matrix is self.frozen.table.matrix and whole.dtype == weight.dtype
+            same = same and whole.device == weight.device and torch.equal(whole[used], weight)
+            if same and (shift is None or torch.equal(added, shift)):
+                return whole
         self._whole_weight = None
         whole = weight.new_empty((self.frozen.table.vocabulary.full_vocab_size, weight.shape[1]))
         self.frozen.fill(whole, shift)
-        whole[self.token_lookup != ABSENT] = weight.detach()
+        whole[used] = weight
         if not self.training:
-            self._whole_weight = (key, whole)
+            added = None if shift is None else shift.detach().clone()
+            self._whole_weight = (self.frozen.table.matrix, added, whole)
         return whole
 
     def __getstate__(self) -> dict[str, Any]:
@@ -228,14 +252,11 @@ class PartialTiedProduct(PartialHead):
             What is multiplied by the rows.
         """
         vars(self)["weight"] = word_embeddings.weight
-        # The class's own forward without a bias, and with a product that changes nothing.
-        bias = self._parameters.pop("bias")
-        vars(self)["bias"] = 0.0
-        try:
-            return self.whole_class.forward(self, hidden_states, _identity(hidden_states))  # type: ignore[no-any-return]
-        finally:
-            del vars(self)["bias"]
-            self._parameters["bias"] = bias
+        # The class's own forward, of a twin without a bias; the product changes nothing.
+        twin = copy.copy(self)
+        twin.__class__ = self.whole_class  # type: ignore[assignment]
+        vars(twin).update(_parameters={}, bias=0.0)
+        return self.whole_class.forward(twin, hidden_states, _identity(hidden_states))  # type: ignore[no-any-return]
 
 
 def _identity(like: Tensor) -> Any:
@@ -286,7 +307,8 @@ def make_whole_head(module: PartialHead, weight: nn.Parameter | None) -> None:
             product, which has no matrix.
     """
     drop_lookup(module)
-    for name in ("mode", "frozen", "_whole_weight", "produced", "ignored_mass", "_steps"):
+    state = ("mode", "frozen", "_whole_weight", "produced", "version", "ignored_mass", "_steps")
+    for name in state:
         vars(module).pop(name, None)
     vars(module).pop("weight", None)
     make_whole_module(module)

@@ -7,22 +7,37 @@ and while the model's forward runs, its configuration says that nothing is left 
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import sys
+from contextlib import nullcontext
+from threading import RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from subvocab.errors import OutOfVocabularyError, UnsupportedModelError
 from subvocab.model.head import PartialHead
-from subvocab.model.logits import Sites, check_logits, find_sites, loss_logits_of
+from subvocab.model.logits import (
+    Sites,
+    check_logits,
+    find_sites,
+    loss_logits_of,
+    refuse_label_smoothing,
+)
 from subvocab.model.out_of_vocabulary import partial_ids_or_absent
-from subvocab.model.swap import Swapped
+from subvocab.model.swap import Swapped, module_of
 
 IGNORED = -100
 LABELS = ("labels", "shift_labels")
+HARMLESS = ("accelerate", "peft", "subvocab", "torch.", "transformers")
+"""Libraries that wrap a model's forward, but call it."""
+
+_locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+"""One a head. Beside it: a lock can be neither copied nor pickled."""
 
 
 class PartialLanguageModel(Swapped):
@@ -33,6 +48,39 @@ class PartialLanguageModel(Swapped):
     """
 
     sites: Sites | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse a forward that would multiply by the rows of V′ as if they were those of V.
+
+        Libraries that fuse the head with the loss put their own in the place of the model's.
+        """
+        if name == "forward" and not module_of(value).startswith(HARMLESS):
+            raise UnsupportedModelError(
+                f"`{module_of(value)}` replaces the forward of `{type(self).__name__}`, and would "
+                "compute logits from the rows of the partial vocabulary with labels of the whole "
+                "one. Switch its fused or chunked loss off, or call `subvocab.restore(model)` "
+                "first."
+            )
+        super().__setattr__(name, value)
+
+    def resize_token_embeddings(self, *_args: Any, **_kwargs: Any) -> Any:
+        """Refuse to add rows that no look-up reaches.
+
+        Args:
+            *_args: The model's.
+            **_kwargs: The model's.
+
+        Returns:
+            Nothing.
+
+        Raises:
+            UnsupportedModelError: Always.
+        """
+        raise UnsupportedModelError(
+            f"`{type(self).__name__}` holds the rows of a partial vocabulary, so it cannot be "
+            "resized. Resize the model before it is shrunk, or call `subvocab.restore(model)` "
+            "first."
+        )
 
     @classmethod
     def members_for(cls, whole_class: type[nn.Module]) -> dict[str, Any]:
@@ -47,28 +95,38 @@ class PartialLanguageModel(Swapped):
 
         @functools.wraps(whole_class.forward)
         def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if _computes_loss(self, args, kwargs):
-                return self.compute_loss_on_partial_logits(*args, **kwargs)
+            if self.training:
+                return self.forward_in_training(*args, **kwargs)
             return whole_class.forward(self, *args, **kwargs)
 
         return {"forward": forward}
 
     @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
-    def compute_loss_on_partial_logits(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model's forward on renumbered labels and the head's loss logits.
+    def forward_in_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model's forward; if it computes a loss, on the head's loss logits.
 
         Args:
             *args: The model's.
             **kwargs: The model's.
 
         Returns:
-            What the model returns; its logits are ``(..., partial + 1)``.
+            What the model returns; beside a loss its logits are ``(..., partial + 1)``.
 
         Raises:
             OutOfVocabularyError: If a label is not in V′.
             UnsupportedModelError: If the model computes its loss otherwise.
         """
-        (head,) = partial_heads(self)
+        heads = partial_heads(self)
+        # The head and the models around it hold a state while a loss is computed.
+        with _locks.setdefault(heads[0], RLock()) if len(heads) == 1 else nullcontext():
+            if _computes_loss(self, heads, args, kwargs):
+                return self._compute_loss(heads[0], args, kwargs)
+            return self.whole_class.forward(self, *args, **kwargs)
+
+    def _compute_loss(
+        self, head: PartialHead, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Compute a loss on renumbered labels and the head's loss logits."""
         named = _named(self.whole_class, args, kwargs)
         if _derives_decoder_inputs(self, named):
             given = {name: value for name, value in named.items() if value is not None}
@@ -80,7 +138,10 @@ class PartialLanguageModel(Swapped):
         sites = self.sites
         try:
             if sites is None:
-                sites = find_sites(models, head, lambda: self.whole_class.forward(self, **named))
+                refuse_label_smoothing(models)
+                sites = find_sites(
+                    models, head, lambda: self.whole_class.forward(self, **_on_trial(named))
+                )
             with loss_logits_of(models, head, sites):
                 output = self.whole_class.forward(self, **named)
             if head.produced is None:
@@ -89,9 +150,8 @@ class PartialLanguageModel(Swapped):
                     "expected logits from it. Is its forward replaced by a fused one? Use it as "
                     "transformers has it."
                 )
-            if self.sites is None:
-                check_logits(self, output, head)
-                vars(self)["sites"] = sites
+            check_logits(self, output, head, closely=self.sites is None)
+            vars(self)["sites"] = sites
         finally:
             head.produced = None
         return output
@@ -138,14 +198,13 @@ def partial_labels(labels: Tensor, head: PartialHead) -> Tensor:
     return partial_ids.to(labels.dtype).masked_fill(ignored.to(lookup.device), IGNORED)
 
 
-def _computes_loss(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _computes_loss(
+    model: Any, heads: list[PartialHead], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bool:
     """Tell whether a call is to compute a loss that is known to be a cross entropy."""
-    if not model.training:
-        return False
     given = _named(model.whole_class, args, kwargs) if args else kwargs
-    if all(given.get(name) is None for name in LABELS):
+    if given.get(LABELS[0]) is None:
         return False
-    heads = partial_heads(model)
     # An outer model may be computing its loss already; and where V′ is V, all is as it was.
     if len(heads) != 1 or heads[0].loss_logits is not None or not len(heads[0].frozen):
         return False
@@ -160,6 +219,16 @@ def _named(
     """Give the arguments of a model's forward by name."""
     names = list(inspect.signature(whole_class.forward).parameters)[1:]
     return dict(zip(names, args, strict=False)) | kwargs
+
+
+def _on_trial(named: dict[str, Any]) -> dict[str, Any]:
+    """Give arguments to a forward that shall leave nothing behind: caches grow as they are used."""
+    cache: Any = named.get("past_key_values")
+    if not hasattr(cache, "layers"):
+        return named
+    twin = copy.copy(cache)
+    twin.layers = [copy.copy(layer) for layer in cache.layers]
+    return named | {"past_key_values": twin}
 
 
 def _derives_decoder_inputs(model: Any, named: dict[str, Any]) -> bool:

@@ -95,20 +95,53 @@ def unknown_logits(model: nn.Module) -> UnsupportedModelError:
     )
 
 
-def check_logits(model: nn.Module, output: Any, head: PartialHead) -> None:
+def check_logits(model: nn.Module, output: Any, head: PartialHead, *, closely: bool) -> None:
     """See that a loss came from the head's logits as they are.
 
     Args:
         model: The model, for the message.
         output: What it returned.
         head: Its head.
+        closely: Whether to compare all numbers, too.
 
     Raises:
-        UnsupportedModelError: If the model changed them, or does not show them.
+        UnsupportedModelError: If the model changed them, does not show them, or computed
+            no loss.
     """
+    if head.produced is None or head.produced._version != head.version:  # noqa: SLF001
+        raise unknown_logits(model)  # changed in place
+    if hasattr(output, "loss") and output.loss is None:
+        raise UnsupportedModelError(
+            f"`{type(model).__name__}` was given `labels`, but computed no loss, so its logits "
+            "would be those of the partial vocabulary to no purpose. Pass all labels that it "
+            "needs, or none."
+        )
+    if not closely:
+        return
     logits = _logits_of(output, head)
     if logits is None or not _equal(head.produced, logits):
         raise unknown_logits(model)
+
+
+def refuse_label_smoothing(models: list[Any]) -> None:
+    """Refuse models that spread a part of each label over all columns, which stand for more.
+
+    Args:
+        models: Those around a head.
+
+    Raises:
+        UnsupportedModelError: If one does.
+    """
+    for model in models:
+        for part in model.modules():
+            smoothing = vars(getattr(part, "config", None) or object).get("label_smoothing")
+            smoothing = vars(part).get("label_smoothing", smoothing)
+            if _is_number(smoothing) and smoothing > 0:
+                raise UnsupportedModelError(
+                    f"`{type(part).__name__}` smooths its labels by {smoothing:g} over all logits, "
+                    "of which one stands for many tokens here. Set `label_smoothing` to zero, and "
+                    "let the trainer smooth labels."
+                )
 
 
 @contextmanager

@@ -6,9 +6,12 @@ or normalise in classes of their own, which are kept as the base of the new one.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from torch import nn
+
+from subvocab.errors import UnsupportedModelError
 
 
 class Swapped(nn.Module):
@@ -84,8 +87,36 @@ def swap_class(module: nn.Module, mixin: type[Swapped]) -> None:
     Args:
         module: The module.
         mixin: What it gains.
+
+    Raises:
+        UnsupportedModelError: If its forward was replaced, which the new class's would not be.
     """
+    if "forward" in vars(module):
+        raise UnsupportedModelError(
+            f"The forward of `{type(module).__name__}` was replaced by one of "
+            f"`{module_of(module.forward)}`, which would pass by the partial vocabulary. Shrink "
+            "the model first, then dispatch it over devices, wrap or patch it."
+        )
     module.__class__ = swapped_class(mixin, type(module))
+
+
+def module_of(function: Any) -> str:
+    """Tell where a function was written, whatever it was wrapped to look like.
+
+    Args:
+        function: A function, a method or a partial.
+
+    Returns:
+        The name of a module.
+
+    Example:
+        >>> module_of(functools.partial(module_of, None))
+        'subvocab.model.swap'
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    return str(getattr(function, "__globals__", {}).get("__name__", "unknown"))
 
 
 def swap_back(module: Swapped) -> None:

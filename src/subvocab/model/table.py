@@ -34,7 +34,8 @@ from subvocab.vocabulary.partial import ABSENT
 OutOfVocabulary = Literal["error", "frozen"]
 POLICIES = ("error", "frozen")
 MASKING_ADVICE = (
-    " If a masking collator drew random words: use `subvocab.PartialMaskingCollator`, which draws "
+    " To generate, call `model.eval()` first. If a masking collator drew random words: use "
+    "`subvocab.PartialMaskingCollator`, which draws "
     'from V′, or `random_replace_prob=0`, or shrink with `out_of_vocabulary="frozen"`.'
 )
 
@@ -89,6 +90,7 @@ class PartialTable:
         compact: Whether state dicts hold E′ rather than the whole matrix; set by
             `subvocab.model.checkpoint.compact_state_dicts` for a while.
         trains_on_frozen: Whether ids outside V′ are allowed in training.
+        adopted: Whether E is what was loaded into the model, rather than its base.
         predicts: Whether the model has an output head, so that its collator may mask.
     """
 
@@ -110,6 +112,7 @@ class PartialTable:
         self.compact = False
         self.trains_on_frozen = out_of_vocabulary == "frozen"
         self.predicts = False
+        self.adopted = False
         self._converted = matrix
 
     def __deepcopy__(self, _memo: object) -> PartialTable:
@@ -196,6 +199,7 @@ class PartialTable:
             differs = (to_bytes(theirs) != to_bytes(mine)).any(axis=1)
             if (differs & unused[first : first + len(mine)]).any():
                 self.matrix = self._converted = spilled(whole.to(dtype))
+                self.adopted = True
                 return True
         return False
 

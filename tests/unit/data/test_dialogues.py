@@ -273,3 +273,17 @@ def test_causal_rows_refuses_a_template_that_hides_where_a_response_begins(
     message = _message(causal_rows, PAIRS, templated)
 
     assert message.startswith("The chat template writes the prompt of row 0 of data in another way")
+
+
+def test_prompts_without_responses_are_refused() -> None:
+    """They would be learned as running text; whoever wants that can say so."""
+    dataset = datasets.Dataset.from_dict({"prompt": ["the cat"], "id": [1]})
+    message = (
+        "data has a column `prompt`, but none of responses: its columns are `prompt`, `id`. Name "
+        "that of responses with `response_column`, or the text to learn with `text_columns`."
+    )
+
+    with pytest.raises(DataError) as caught:
+        find_dialogues(dataset, "data", prompt_column=None, response_column=None)
+
+    assert str(caught.value) == message

@@ -82,7 +82,7 @@ def test_causal_rows_of_many_batches_are_joined(
     ("texts", "max_length", "message"),
     [
         (["the cat"], 1, "`max_length` is 1, expected 2 or more: "),
-        (["", ""], 4, "Every text is empty, expected some tokens in one of them at least."),
+        (["", " \n\n"], 4, "Every text is empty, expected words in one of them at least."),
     ],
 )
 def test_causal_rows_refuses_what_has_nothing_to_foretell(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
-import re
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from subvocab.errors import UnsupportedModelError
 from subvocab.model.frozen import FrozenRows, RestDevice
 from subvocab.model.table import PartialTable
 from subvocab.model.tensors import spilled
@@ -108,11 +106,3 @@ def test_copies_leave_the_rows_behind(copied: Callable[[FrozenRows], FrozenRows]
     assert twin._rows is None
     assert torch.equal(gathered(twin, 100), MATRIX[UNUSED])
     assert len(pickle.dumps(frozen)) == before
-
-
-def test_there_is_no_other_place() -> None:
-    """What is, what was expected."""
-    message = '`rest_device` is \'gpu\', expected None (beside the model), "cpu" or "disk".'
-
-    with pytest.raises(UnsupportedModelError, match=f"^{re.escape(message)}$"):
-        made("gpu")  # type: ignore[arg-type]
