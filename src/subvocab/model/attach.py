@@ -164,7 +164,7 @@ def detach(model: nn.Module) -> None:
             module.bias = new["bias"]
     for model_part in model.modules():
         if isinstance(model_part, PartialLanguageModel):
-            vars(model_part).pop("sites", None)
+            vars(model_part).pop("logit_sites", None)
         if isinstance(model_part, Swapped):
             swap_back(model_part)
 

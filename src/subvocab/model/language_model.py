@@ -44,10 +44,10 @@ class PartialLanguageModel(Swapped):
     """What a model over a partial head adds to its class. Never instantiated.
 
     Attributes:
-        sites: What the model does to its logits, found out at the first loss.
+        logit_sites: What the model does to its logits, found out at the first loss.
     """
 
-    sites: Sites | None = None
+    logit_sites: Sites | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse a forward that would multiply by the rows of V′ as if they were those of V.
@@ -96,65 +96,63 @@ class PartialLanguageModel(Swapped):
         @functools.wraps(whole_class.forward)
         def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
             if self.training:
-                return self.forward_in_training(*args, **kwargs)
+                return forward_in_training(self, *args, **kwargs)
             return whole_class.forward(self, *args, **kwargs)
 
         return {"forward": forward}
 
-    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
-    def forward_in_training(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model's forward; if it computes a loss, on the head's loss logits.
 
-        Args:
-            *args: The model's.
-            **kwargs: The model's.
+# Functions rather than methods: a model may have methods of these names, as ProphetNet has.
+@torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
+def forward_in_training(model: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run a model's forward; if it computes a loss, on the head's loss logits.
 
-        Returns:
-            What the model returns; beside a loss its logits are ``(..., partial + 1)``.
+    Args:
+        model: A model over a partial head.
+        *args: For its forward.
+        **kwargs: For its forward.
 
-        Raises:
-            OutOfVocabularyError: If a label is not in V′.
-            UnsupportedModelError: If the model computes its loss otherwise.
-        """
-        heads = partial_heads(self)
-        # The head and the models around it hold a state while a loss is computed.
-        with _locks.setdefault(heads[0], RLock()) if len(heads) == 1 else nullcontext():
-            if _computes_loss(self, heads, args, kwargs):
-                return self._compute_loss(heads[0], args, kwargs)
-            return self.whole_class.forward(self, *args, **kwargs)
+    Returns:
+        What the forward returns; beside a loss its logits are ``(..., partial + 1)``.
 
-    def _compute_loss(
-        self, head: PartialHead, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Compute a loss on renumbered labels and the head's loss logits."""
-        named = _named(self.whole_class, args, kwargs)
-        if _derives_decoder_inputs(self, named):
-            given = {name: value for name, value in named.items() if value is not None}
-            named = decoder_inputs(self, named["labels"]) | given
-        for name in LABELS:
-            if named.get(name) is not None:
-                named[name] = partial_labels(named[name], head)
-        models = _models_over(self, head)
-        sites = self.sites
-        try:
-            if sites is None:
-                refuse_label_smoothing(models)
-                sites = find_sites(
-                    models, head, lambda: self.whole_class.forward(self, **_on_trial(named))
-                )
-            with loss_logits_of(models, head, sites):
-                output = self.whole_class.forward(self, **named)
-            if head.produced is None:
-                raise UnsupportedModelError(
-                    f"`{type(self).__name__}` computed a loss without calling its output head, "
-                    "expected logits from it. Is its forward replaced by a fused one? Use it as "
-                    "transformers has it."
-                )
-            check_logits(self, output, head, closely=self.sites is None)
-            vars(self)["sites"] = sites
-        finally:
-            head.produced = None
-        return output
+    Raises:
+        OutOfVocabularyError: If a label is not in V′.
+        UnsupportedModelError: If the model computes its loss otherwise.
+    """
+    heads = partial_heads(model)
+    # The head and the models around it hold a state while a loss is computed.
+    with _locks.setdefault(heads[0], RLock()) if len(heads) == 1 else nullcontext():
+        if _computes_loss(model, heads, args, kwargs):
+            return _compute_loss(model, heads[0], _named(model.whole_class, args, kwargs))
+        return model.whole_class.forward(model, *args, **kwargs)
+
+
+def _compute_loss(model: Any, head: PartialHead, named: dict[str, Any]) -> Any:
+    """Compute a loss on renumbered labels and the head's loss logits."""
+    if _derives_decoder_inputs(model, named):
+        given = {name: value for name, value in named.items() if value is not None}
+        named = decoder_inputs(model, named["labels"]) | given
+    for name in LABELS:
+        if named.get(name) is not None:
+            named[name] = partial_labels(named[name], head)
+    models, sites, forward = _models_over(model, head), model.logit_sites, model.whole_class.forward
+    try:
+        if sites is None:
+            refuse_label_smoothing(models)
+            sites = find_sites(models, head, lambda: forward(model, **_on_trial(named)))
+        with loss_logits_of(models, head, sites):
+            output = forward(model, **named)
+        if head.produced is None:
+            raise UnsupportedModelError(
+                f"`{type(model).__name__}` computed a loss without calling its output head, "
+                "expected logits from it. Is its forward replaced by a fused one? Use it as "
+                "transformers has it."
+            )
+        check_logits(model, output, head, closely=model.logit_sites is None)
+        vars(model)["logit_sites"] = sites
+    finally:
+        head.produced = None
+    return output
 
 
 def partial_heads(model: nn.Module) -> list[PartialHead]:
