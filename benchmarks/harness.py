@@ -101,7 +101,7 @@ def save(name: str, measured: Iterable[Measured]) -> None:
     """
     RESULTS.mkdir(exist_ok=True)
     rows: list[Mapping[str, Any]] = [
-        {**asdict(one), "verdict": one.verdict, **_circumstances()} for one in measured
+        {**asdict(one), "verdict": one.verdict, **circumstances()} for one in measured
     ]
     with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -109,7 +109,7 @@ def save(name: str, measured: Iterable[Measured]) -> None:
         writer.writerows(rows)
 
 
-def _circumstances() -> dict[str, str]:
+def circumstances() -> dict[str, str]:
     """Tell where and with what the figures were taken."""
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
