@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -56,8 +58,7 @@ def test_peak_memory_sees_memory_that_comes_and_goes() -> None:
     """The most that was held, not what is left."""
     with sv.PeakMemory() as memory:
         block = torch.ones(64 << 18)  # 64 MiB
-        for _ in range(20):
-            block.add_(1)
+        time.sleep(0.2)  # on a busy machine the sampler may wait long for its turn
         del block
 
     assert 60 << 20 < memory.peak_bytes < 130 << 20
