@@ -80,13 +80,15 @@ def attach(model: nn.Module, prepared: Sequence[Prepared], plan: HeadPlan) -> No
         prepared: Its tables; for each E′, for all of its modules, and V′ with E on disk.
         plan: What to make of its output heads.
     """
-    for table, weight, partial_table in prepared:
-        partial_table.predicts = any(other.heads for other, _, _ in prepared)
-        shift = _shift(table, weight, partial_table, plan)
+    predicts = any(one.table.heads for one in prepared)
+    for one in prepared:
+        table, weight, partial_table = one
+        partial_table.predicts = predicts
+        shift = _shift(one, plan)
         for lookup in table.owners.values():
             make_partial(lookup, weight, partial_table, shift)
         for head in table.heads.values():
-            _attach_head(model, head, Prepared(table, weight, partial_table), plan, shift)
+            _attach_head(model, head, one, plan, shift)
         for part in _models_with(model, table.heads.values()):
             swap_class(part, PartialLanguageModel)
     for part in list(model.modules()):
@@ -94,10 +96,9 @@ def attach(model: nn.Module, prepared: Sequence[Prepared], plan: HeadPlan) -> No
             swap_class(part, FindsTokensByValue)
 
 
-def _shift(
-    table: EmbeddingTable, weight: nn.Parameter, partial_table: PartialTable, plan: HeadPlan
-) -> nn.Parameter | None:
+def _shift(prepared: Prepared, plan: HeadPlan) -> nn.Parameter | None:
     """Make the vector that is added to every row outside V′, if there shall be one."""
+    table, weight, partial_table = prepared
     vocabulary = partial_table.vocabulary
     wanted = plan.rest_shift and plan.mode == "exact" and table.heads
     if not wanted or len(vocabulary) == vocabulary.full_vocab_size:

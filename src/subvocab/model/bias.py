@@ -99,7 +99,7 @@ class PartialBias:
         return True
 
     def _shifted(self, shift: Tensor | None, *, like: Tensor) -> Tensor:
-        """Copy all biases, those outside V′ shifted."""
+        """Copy all biases shifted; who wants those of V′ puts them over the copy."""
         whole = self.whole.to(like.device, like.dtype, copy=True)
         return whole if shift is None else whole + shift.detach().to(like.device, like.dtype)
 

@@ -186,3 +186,16 @@ def test_warn_of_inexact_optimizer_is_silent_where_training_is_exact() -> None:
     ]
 
     warn_of_inexact_optimizer(model, torch.optim.AdamW(groups, weight_decay=0.1))
+
+
+def test_warn_of_inexact_optimizer_names_the_shift_where_steps_differ() -> None:
+    """SGD moves it by the sum of all rows' gradients; it is silent of Adam, and without a shift."""
+    model = sv.shrink(tiny_model("gpt2", "causal-lm"), drawn_vocabulary()).model
+    still = tiny_model("gpt2", "causal-lm")
+    sv.shrink(still, drawn_vocabulary(), rest_shift=False)
+
+    with pytest.warns(UserWarning, match="Use AdamW, or `rest_shift=False`"):
+        warn_of_inexact_optimizer(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+    warn_of_inexact_optimizer(model, torch.optim.AdamW(model.parameters(), weight_decay=0))
+    warn_of_inexact_optimizer(still, torch.optim.SGD(still.parameters(), lr=0.1))
