@@ -56,5 +56,5 @@ clean:  ## remove the environment and all that was built
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing into .venv (once; some minutes) ..."
-	$(INSTALL) --editable '.[demo,report,dev]'
+	$(INSTALL) --editable '.[all,dev]'
 	@touch $@ .venv/.demo

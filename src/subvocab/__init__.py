@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from subvocab.analysis.savings import ParameterCounts
     from subvocab.data import scan, scan_growth
     from subvocab.integrations.masking import PartialMaskingCollator
+    from subvocab.integrations.shrink_trainer import shrink_trainer
     from subvocab.integrations.trainer import VocabularyCallback
     from subvocab.model.accounting import PeakMemory, count_parameters
     from subvocab.model.checkpoint import compact_state_dict, merge, save_compact
@@ -49,6 +50,7 @@ _HOMES = {
     "scan": "subvocab.data",
     "scan_growth": "subvocab.data",
     "shrink": "subvocab.model.shrink",
+    "shrink_trainer": "subvocab.integrations.shrink_trainer",
     "vocabulary_of": "subvocab.model.shrink",
 }
 
@@ -77,6 +79,7 @@ __all__ = [
     "scan",
     "scan_growth",
     "shrink",
+    "shrink_trainer",
     "vocabulary_of",
 ]
 

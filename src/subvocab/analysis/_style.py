@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from subvocab.analysis._extras import import_extra
+from subvocab._extras import import_extra
 
 COLORS = {
     "ink": "#1d2733",

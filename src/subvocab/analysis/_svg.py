@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from subvocab.analysis._extras import import_extra
+from subvocab._extras import import_extra
 from subvocab.analysis._style import COLORS
 
 POINTS = 72

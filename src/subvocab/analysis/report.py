@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from subvocab._atomic import replacing
+from subvocab._extras import import_extra
 from subvocab._typing import StrPath
 from subvocab.analysis import plots
-from subvocab.analysis._extras import import_extra
 from subvocab.analysis._figures import draw_figures
 from subvocab.analysis._findings import Findings, find
 from subvocab.analysis.anomalies import TokenKind, UnusedToken
