@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
-import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from subvocab.errors import CheckpointError
 
 NEW_FILE_MODE = 0o666
+LEFTOVER_SECONDS = 60
+"""What is younger may be about to be locked by the process that made it."""
 
 
 def _umask() -> int:
@@ -29,7 +33,8 @@ def replacing(path: Path, *, mode: int | None = None) -> Iterator[Path]:
 
     The staged file lies in the same folder, so the last step is one rename: a
     crash leaves the old file or the new one, never a mixture. File and folder are
-    flushed to disk.
+    flushed to disk. A process killed outright leaves a hidden file, which the next
+    one that writes ``path`` removes.
 
     Args:
         path: The file to write. It may exist.
@@ -42,17 +47,92 @@ def replacing(path: Path, *, mode: int | None = None) -> Iterator[Path]:
     """
     if mode is None:
         mode = path.stat().st_mode & 0o7777 if path.exists() else NEW_FILE_MODE & ~_umask()
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    staged = Path(name)
+    staged = _staged_beside(path)
     try:
-        yield staged
-        staged.chmod(mode)
-        flush_to_disk(staged)
-        staged.replace(path)
-        flush_to_disk(path.parent)
+        with naming(path, staged):
+            staged.touch(mode=0o600, exist_ok=False)
+            with locked(staged):
+                yield staged
+                staged.chmod(mode)
+                flush_to_disk(staged)
+                staged.replace(path)
+                flush_to_disk(path.parent)
     finally:
-        staged.unlink(missing_ok=True)
+        with suppress(OSError):  # it has become the target, or what went wrong is told already
+            staged.unlink()
+
+
+def _staged_beside(target: Path) -> Path:
+    """Name what will become a target, and remove what killed processes had staged for it."""
+    remove_leftovers(target.parent, f".{escape(target.name)}.{'[0-9a-f]' * 16}.staged")
+    return target.parent / f".{target.name}.{secrets.token_hex(8)}.staged"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Tell other processes that a file or folder is in use: `remove_leftovers` spares it.
+
+    Args:
+        path: What exists.
+
+    Yields:
+        Nothing. The lock ends with the block, or with the process.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock(descriptor: int) -> None:
+    """Lock an open file until its last descriptor is closed.
+
+    Args:
+        descriptor: Of a file or folder that no other process uses yet. Where the file
+            system has no locks, nothing is locked, and nothing is ever left over.
+    """
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Remove what is locked by nobody: those that wrote it were killed.
+
+    Args:
+        folder: Where to look.
+        pattern: Which names, such that only this library gives them.
+    """
+    for path in folder.glob(pattern):
+        with suppress(OSError):  # it is in use, or gone, or another user's
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(descriptor).st_mtime < time.time() - LEFTOVER_SECONDS:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def naming(path: Path, staged: Path | None = None) -> Iterator[None]:
+    """Let the system's errors name the file that was asked for.
+
+    Args:
+        path: The file. It is named where the system knew a descriptor only.
+        staged: What is written in its place; errors that name it, or what lies in it, name
+            ``path`` instead.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = str(error.filename or path)
+        error.filename = named.replace(str(staged), str(path), 1) if staged else named
+        raise
 
 
 def flush_to_disk(path: Path) -> None:
@@ -73,7 +153,8 @@ def staged_folder(out: Path) -> Iterator[Path]:
     """Yield a folder to fill; on a clean exit it becomes ``out``.
 
     The staged folder lies beside it, so the last step is one rename. A process killed
-    outright leaves a hidden folder, never half a target.
+    outright leaves a hidden folder, which the next one that makes ``out`` removes, and
+    never half a target.
 
     Args:
         out: The folder to make. It may exist if it is empty.
@@ -85,23 +166,35 @@ def staged_folder(out: Path) -> Iterator[Path]:
         CheckpointError: If ``out`` holds something, or has no folder to lie in.
     """
     check_new_folder(out)
-    staged = out.parent / f".{out.name}.{secrets.token_hex(8)}"
+    staged = _staged_beside(out)
     try:
-        staged.mkdir()
-        yield staged
-        for below, _, files in os.walk(staged):
-            for file in files:
-                flush_to_disk(Path(below, file))
-            flush_to_disk(Path(below))
-        try:
-            staged.rename(out)
-        except OSError as error:
-            if error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
-                check_new_folder(out)
-            raise
-        flush_to_disk(out.parent)
+        with naming(out, staged):
+            staged.mkdir()
+            with locked(staged):
+                yield staged
+                _flush_all(staged)
+                _rename_to_new(staged, out)
+            flush_to_disk(out.parent)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _rename_to_new(staged: Path, out: Path) -> None:
+    """Put a folder in its place, if nothing came there meanwhile."""
+    try:
+        staged.rename(out)
+    except OSError as error:
+        if error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
+            check_new_folder(out)
+        raise
+
+
+def _flush_all(folder: Path) -> None:
+    """Make a folder and all that is in it survive a power cut."""
+    for below, _, files in os.walk(folder):
+        for file in files:
+            flush_to_disk(Path(below, file))
+        flush_to_disk(Path(below))
 
 
 def check_new_folder(out: Path) -> None:

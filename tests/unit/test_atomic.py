@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,3 +213,74 @@ def test_check_new_folder_accepts_a_new_or_empty_one(tmp_path: Path) -> None:
 
     check_new_folder(tmp_path / "empty")
     check_new_folder(tmp_path / "new")
+
+
+def _left(folder: Path, name: str, seconds_ago: float) -> Path:
+    """Leave what a process that was killed would have left."""
+    left = folder / name
+    left.mkdir()
+    (left / "half").touch()
+    then = time.time() - seconds_ago
+    os.utime(left, (then, then))
+    return left
+
+
+@pytest.mark.parametrize("write", ["file", "folder"])
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path, write: str) -> None:
+    """It is hidden and may be large, so nobody else would."""
+    left = _left(tmp_path, ".out.0123456789abcdef.staged", 61)
+
+    with staged_folder(tmp_path / "out") if write == "folder" else replacing(tmp_path / "out"):
+        pass
+
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds_ago"),
+    [
+        (".out.0123456789abcdef.staged", 59),
+        (".out.0123456789abcde.staged", 1_000),
+        (".out.model.staged", 1_000),
+        (".other.0123456789abcdef.staged", 1_000),
+        ("out.0123456789abcdef.staged", 1_000),
+    ],
+)
+def test_nothing_else_is_removed(tmp_path: Path, name: str, seconds_ago: float) -> None:
+    """Not what another process may be about to lock, and no file of anybody else."""
+    left = _left(tmp_path, name, seconds_ago)
+
+    with staged_folder(tmp_path / "out"):
+        pass
+
+    assert (left / "half").exists()
+
+
+def test_what_is_being_written_is_not_removed(tmp_path: Path) -> None:
+    """A copy may take an hour; two may be at it at once."""
+    with staged_folder(tmp_path / "out") as first:
+        os.utime(first, (0, 0))
+        with replacing(tmp_path / "out.txt"), replacing(tmp_path / "out") as second:
+            os.utime(second, (0, 0))
+            with replacing(tmp_path / "out"):
+                pass
+            (tmp_path / "out").unlink()
+            assert first.exists()
+            assert second.exists()
+            second.write_text("new")
+        (tmp_path / "out").unlink()
+
+    assert sorted(os.listdir(tmp_path)) == ["out", "out.txt"]  # noqa: PTH208
+
+
+def test_an_error_of_the_system_names_the_target(tmp_path: Path) -> None:
+    """The hidden name would tell a reader nothing, and a descriptor has no name at all."""
+
+    def fail(where: str | None) -> str:
+        with pytest.raises(OSError) as caught, staged_folder(tmp_path / "out") as staged:  # noqa: PT011
+            raise OSError(28, "No space left on device", where and where.format(staged))
+        return str(caught.value)
+
+    assert fail(None).endswith(f"'{tmp_path / 'out'}'")
+    assert fail("{}/config.json").endswith(f"'{tmp_path / 'out' / 'config.json'}'")
+    assert fail("elsewhere").endswith("'elsewhere'")

@@ -1,5 +1,6 @@
 """Embedding matrices on disk, as bytes: find them, read rows, write rows (no torch)."""
 
+from subvocab.storage.fingerprint import matrix_fingerprint
 from subvocab.storage.full_matrix import FullMatrix, write_matrix
 from subvocab.storage.header import DTYPE_BITS, StoredTensor
 from subvocab.storage.layout import Checkpoint, read_checkpoint
@@ -11,6 +12,7 @@ __all__ = [
     "FullMatrix",
     "StoredTensor",
     "expand_checkpoint",
+    "matrix_fingerprint",
     "merge_rows",
     "read_checkpoint",
     "write_matrix",

@@ -1,7 +1,7 @@
 """Write a folder all at once or not at all, from parts of files that exist.
 
 Only `subvocab.storage.merge` uses this. A process killed outright leaves a hidden folder
-beside the target, never half a target.
+beside the target, which the next one removes, and never half a target.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from subvocab._atomic import check_new_folder, staged_folder
+from subvocab._atomic import check_new_folder, naming, staged_folder
 from subvocab._progress import progress_bar
 from subvocab.errors import CheckpointError
 from subvocab.storage._bytes import copy_range, opened, runs, write_from
@@ -144,10 +144,11 @@ def write_folder(
     """
     needed_bytes = sum(plan.nbytes for plan in plans.values())
     bar = progress_bar("Writing", total=needed_bytes, enabled=progress)
-    with staged_folder(out) as folder, space_for(needed_bytes, folder), bar as advance:
+    with staged_folder(out) as folder, space_for(needed_bytes, out.parent), bar as advance:
         for name, plan in plans.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            _write_file(folder / name, plan, advance)
+            with naming(out / name):
+                _write_file(folder / name, plan, advance)
 
 
 def _write_file(target: Path, plan: FilePlan, advance: Callable[[float], None]) -> None:

@@ -20,8 +20,9 @@ def read_json(content: bytes, what: str) -> dict[str, Any]:
         The object.
 
     Raises:
-        CheckpointError: If the text is not JSON, not an object, nested too deeply, or
-            names a key twice (readers would differ in which of the two they believe).
+        CheckpointError: If the text is not JSON, not an object, nested too deeply, names
+            a key twice (readers would differ in which of the two they believe), or holds
+            half a character, which could be neither written nor shown.
     """
     try:
         value = json.loads(
@@ -30,6 +31,8 @@ def read_json(content: bytes, what: str) -> dict[str, Any]:
             parse_constant=_finite,
             parse_float=_finite,
         )
+        if b"\\u" in content:
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise CheckpointError(f"{what} is nested too deeply, expected three levels.") from None
     except ValueError as error:

@@ -6,7 +6,6 @@ business of `subvocab.model`; changing a checkpoint is that of `subvocab.storage
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import weakref
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from subvocab._atomic import replacing
+from subvocab._atomic import lock, naming, remove_leftovers, replacing
 from subvocab._typing import StrPath
 from subvocab.errors import (
     CheckpointError,
@@ -28,12 +27,13 @@ from subvocab.errors import (
 )
 from subvocab.storage._bytes import opened, read_into, read_rows
 from subvocab.storage._stream import write_tensor
+from subvocab.storage.fingerprint import matrix_fingerprint
 from subvocab.storage.header import DTYPE_BITS, StoredTensor
 from subvocab.storage.layout import read_checkpoint
 
 CHUNK_BYTES = 4 << 20
-FINGERPRINT_ROWS = 1024
 MATRIX_DIMENSIONS = 2
+SPILL_PREFIX, SPILL_SUFFIX = "subvocab-", ".spill.safetensors"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ class FullMatrix:
         """Move a matrix from memory to a temporary file.
 
         The file is deleted when the result is garbage or the interpreter exits, by the
-        process that wrote it: forked children and pickled copies read it, no more.
+        process that wrote it: forked children and pickled copies read it, no more. The
+        file of a process that was killed is deleted by the next one that spills there.
 
         Args:
             tensor_name: A name for it.
@@ -126,16 +127,18 @@ class FullMatrix:
         Raises:
             CheckpointError: If the chunks do not fill the shape, or the disk is full.
         """
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix="subvocab-", suffix=".safetensors")
-        os.close(descriptor)
+        remove_leftovers(Path(folder or tempfile.gettempdir()), f"{SPILL_PREFIX}*{SPILL_SUFFIX}")
+        descriptor, name = tempfile.mkstemp(SPILL_SUFFIX, SPILL_PREFIX, folder)
         path = Path(name)
         try:
-            write_tensor(path, tensor_name, dtype, shape, chunks)
+            lock(descriptor)
+            with naming(path):
+                write_tensor(path, tensor_name, dtype, shape, chunks)
             matrix = cls.open(path, tensor_name)
         except BaseException:
-            path.unlink(missing_ok=True)
+            _remove_own(path, os.getpid(), descriptor)
             raise
-        weakref.finalize(matrix, _remove_own, path, os.getpid())
+        weakref.finalize(matrix, _remove_own, path, os.getpid(), descriptor)
         return matrix
 
     @property
@@ -162,16 +165,10 @@ class FullMatrix:
     def fingerprint(self) -> str:
         """Name of the content, whatever file or shard holds it: another checkpoint, another name.
 
-        The sha256 of dtype, shape and up to 1,024 evenly spaced rows, the first and the
-        last among them. It tells checkpoints apart, which differ in every row; a change
-        of a few rows may escape it. Cost: a few milliseconds, whatever the size.
+        See ``matrix_fingerprint``. Cost: a few milliseconds, whatever the size.
         """
-        size = self.full_vocab_size
-        count = min(size, FINGERPRINT_ROWS)
-        token_ids = np.arange(count) * (size - 1) // max(1, count - 1)
-        digest = hashlib.sha256(f"{self.dtype} {size} {self.embedding_dim}\n".encode())
-        digest.update(self.rows(token_ids).data)
-        return digest.hexdigest()
+        shape = (self.full_vocab_size, self.embedding_dim)
+        return matrix_fingerprint(self.dtype, shape, self.rows)
 
     def rows(self, token_ids: Integer[np.ndarray, "n"]) -> UInt8[np.ndarray, "n row_bytes"]:
         """Read rows.
@@ -193,7 +190,7 @@ class FullMatrix:
         ascending = bool((np.diff(wanted) > 0).all())
         distinct, place = (wanted, None) if ascending else np.unique(wanted, return_inverse=True)
         read = np.empty((distinct.size, self.row_bytes), dtype=np.uint8)
-        with opened(self.tensor) as descriptor:
+        with naming(self.tensor.path), opened(self.tensor) as descriptor:
             read_rows(descriptor, distinct, read, self.tensor.offset)
         return read if place is None else read[place]
 
@@ -244,10 +241,12 @@ class FullMatrix:
             CheckpointError: If the file has changed since it was opened, or is gone.
         """
         step = rows_per_chunk or max(1, CHUNK_BYTES // max(1, self.row_bytes))
+        if not self.row_bytes:  # rows of nothing cost nothing, however many a header names
+            step = max(1, self.full_vocab_size)
         for first in range(0, self.full_vocab_size, step):
             count = min(step, self.full_vocab_size - first)
             part = np.empty((count, self.row_bytes), dtype=np.uint8)
-            with opened(self.tensor) as descriptor:
+            with naming(self.tensor.path), opened(self.tensor) as descriptor:
                 read_into(descriptor, part, self.tensor.offset + first * self.row_bytes)
             yield first, part
 
@@ -332,7 +331,8 @@ def write_matrix(
     return FullMatrix.open(path, tensor_name)
 
 
-def _remove_own(path: Path, process_id: int) -> None:
-    """Delete a spill file, in the process that wrote it."""
+def _remove_own(path: Path, process_id: int, descriptor: int) -> None:
+    """Delete a spill file, in the process that wrote it, and give up the lock."""
     if os.getpid() == process_id:
         path.unlink(missing_ok=True)
+        os.close(descriptor)

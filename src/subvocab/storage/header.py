@@ -219,6 +219,11 @@ def _counts(value: object, *, limit: int) -> bool:
     )
 
 
+def _fits(shape: list[int], bits: int) -> bool:
+    """Tell whether an array can have such axes; one of no length does not excuse the others."""
+    return prod(size or 1 for size in shape) * bits < 8 << 63
+
+
 def _stored_tensor(
     name: str, entry: object, path: Path, data_offset: int, identity: FileIdentity
 ) -> StoredTensor:
@@ -232,10 +237,10 @@ def _stored_tensor(
             f"{where} has dtype {str(dtype)[:40]!r}, expected one of {', '.join(DTYPE_BITS)}. "
             f"{REMEDY}"
         )
-    if not _counts(shape, limit=MAX_DIMENSIONS):
+    if not _counts(shape, limit=MAX_DIMENSIONS) or not _fits(shape, DTYPE_BITS[dtype]):
         raise CheckpointError(
             f"{where} has shape {str(shape)[:80]}, expected at most {MAX_DIMENSIONS} sizes of "
-            f"zero or more. {REMEDY}"
+            f"zero or more, and no more bytes than 63 bits can count. {REMEDY}"
         )
     if not _counts(offsets, limit=2) or len(offsets) != 2 or offsets[0] > offsets[1]:  # noqa: PLR2004
         raise CheckpointError(

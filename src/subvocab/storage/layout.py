@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from subvocab._atomic import naming
 from subvocab._typing import StrPath
 from subvocab.errors import CheckpointError, listed
 from subvocab.storage._json import read_json
@@ -26,6 +27,7 @@ from subvocab.storage.header import (
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+MAX_NAME_BYTES = 255
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,9 @@ def read_index(path: Path) -> dict[str, Any]:
             f"{path} has {path.stat().st_size:,} bytes, expected an index of at most "
             f"{MAX_HEADER_BYTES:,}. {REMEDY}"
         )
-    index = read_json(path.read_bytes(), str(path))
+    with naming(path):
+        content = path.read_bytes()
+    index = read_json(content, str(path))
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path} has no `weight_map`, expected one by tensor name. {REMEDY}")
@@ -156,9 +160,10 @@ def read_index(path: Path) -> dict[str, Any]:
 
 
 def _is_plain_name(name: object) -> bool:
-    """Tell whether a name cannot lead out of its folder, on any system."""
+    """Tell whether a name can be a file's and cannot lead out of its folder, on any system."""
     return (
         isinstance(name, str)
         and name not in {"", ".", ".."}
+        and len(name.encode()) <= MAX_NAME_BYTES
         and not any(mark in name for mark in "/\\:\0")
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -45,7 +46,7 @@ Plans = dict[PurePosixPath, FilePlan]
 
 
 def merge_rows(
-    base: StrPath, out: StrPath, rows: Mapping[str, Rows], *, progress: bool = False
+    base: StrPath, out: StrPath, rows: Mapping[str, Rows | FullMatrix], *, progress: bool = False
 ) -> Checkpoint:
     """Copy a checkpoint with some rows of its embedding matrices replaced.
 
@@ -58,7 +59,8 @@ def merge_rows(
             file or an index: then the weights alone are copied.
         out: The folder to write. It must not exist, or be empty.
         rows: Token ids, each once, and the bytes of their rows in the stored dtype, by
-            tensor name. Bytes, so that bfloat16 and float8 pass through untouched.
+            tensor name. Bytes, so that bfloat16 and float8 pass through untouched. Or a
+            matrix on disk, to replace all rows. A tensor of one axis has rows of one number.
         progress: Whether to show a bar.
 
     Returns:
@@ -77,11 +79,10 @@ def merge_rows(
     """
     checkpoint, folder, out = _checked(base, out)
     patches: dict[Path, list[Patch]] = {file: [] for file in checkpoint.files}
-    for name, (token_ids, new_rows) in rows.items():
-        matrix = FullMatrix(checkpoint.find_tensor(name))
-        matrix.check_rows(token_ids, new_rows)
-        patch = Patch(matrix.tensor.offset, token_ids.astype(np.int64), _parts(new_rows))
-        patches[matrix.tensor.path].append(patch)
+    for name, new_rows in rows.items():
+        tensor = checkpoint.find_tensor(name)
+        matrix = FullMatrix(replace(tensor, shape=(*tensor.shape, 1)[: max(2, len(tensor.shape))]))
+        patches[tensor.path].append(_patch(matrix, new_rows))
     plans = {_place(checkpoint, file): copy_of(file, *patches[file]) for file in checkpoint.files}
     if checkpoint.index_file:
         plans[PurePosixPath(INDEX_NAME)] = copy_of(checkpoint.index_file)
@@ -168,6 +169,20 @@ def _place(checkpoint: Checkpoint, file: Path) -> PurePosixPath:
 
 def _is_weights(name: PurePosixPath) -> bool:
     return len(name.parts) == 1 and name.suffix == ".safetensors"
+
+
+def _patch(matrix: FullMatrix, rows: Rows | FullMatrix) -> Patch:
+    """Plan to write rows over those of a matrix."""
+    if isinstance(rows, FullMatrix):
+        if (rows.tensor.shape, rows.dtype) != (matrix.tensor.shape, matrix.dtype):
+            raise VocabularyMismatchError(
+                f"`{matrix.tensor.name}` has shape {matrix.tensor.shape} of {matrix.dtype}, but "
+                f"is to be replaced by {rows.tensor.shape} of {rows.dtype}. Pass a matrix like it."
+            )
+        return Patch(matrix.tensor.offset, np.arange(rows.full_vocab_size), rows.chunks())
+    token_ids, new_rows = rows
+    matrix.check_rows(token_ids, new_rows)
+    return Patch(matrix.tensor.offset, token_ids.astype(np.int64), _parts(new_rows))
 
 
 def _parts(

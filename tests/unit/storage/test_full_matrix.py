@@ -490,3 +490,40 @@ def test_spill_survives_a_forked_child(tmp_path: Path) -> None:
 
     assert not Path(result.stdout.strip()).exists()
     assert path.exists()
+
+
+def test_spill_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
+    """Nothing of a process that was killed runs; what it had spilled may be gigabytes."""
+    code = (
+        "import os, numpy as np; from subvocab.storage import FullMatrix\n"
+        f"folder = {str(tmp_path)!r}\n"
+        "m = FullMatrix.spill('e', 'U8', (1, 1), [np.zeros(1, np.uint8)], folder=folder)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (left,) = tmp_path.iterdir()
+    os.utime(left, (0, 0))
+
+    matrix = FullMatrix.spill("e", "F32", (SIZE, DIM), [VALUES], folder=tmp_path)
+
+    assert list(tmp_path.iterdir()) == [matrix.tensor.path]
+
+
+def test_spill_in_use_is_not_removed_however_old(tmp_path: Path) -> None:
+    """Training may take weeks."""
+    first = FullMatrix.spill("e", "F32", (SIZE, DIM), [VALUES], folder=tmp_path)
+    os.utime(first.tensor.path, (0, 0))
+
+    second = FullMatrix.spill("e", "F32", (SIZE, DIM), [VALUES], folder=tmp_path)
+
+    assert {*tmp_path.iterdir()} == {first.tensor.path, second.tensor.path}
+
+
+def test_chunks_of_rows_of_nothing_end(tmp_path: Path) -> None:
+    """A header of a hundred bytes may name as many rows as 63 bits can count."""
+    header = encode_header({"e": ("U8", (2**62, 0), 0)}, None)
+    (tmp_path / "file").write_bytes(header)
+
+    parts = [rows.shape for _, rows in FullMatrix.open(tmp_path / "file", "e").chunks()]
+
+    assert parts == [(2**62, 0)]

@@ -216,7 +216,13 @@ LIES: dict[str, tuple[Any, bytes, str]] = {
         {"a": entry(0, 1, [-1, -1])},
         b"1",
         "`a` in the header of x.safetensors has shape [-1, -1], expected at most 64 sizes of zero "
-        "or more. " + REMEDY,
+        "or more, and no more bytes than 63 bits can count. " + REMEDY,
+    ),
+    "shape of nothing, yet too large": (
+        {"a": entry(0, 0, [0, 2**62], "F32")},
+        b"",
+        "`a` in the header of x.safetensors has shape [0, 4611686018427387904], expected at most "
+        "64 sizes of zero or more, and no more bytes than 63 bits can count. " + REMEDY,
     ),
     "offsets": (
         {"a": entry(1, 0, [1])},

@@ -1,0 +1,68 @@
+"""Try everything that reads files with broken and lying ones: ``python -m tests.fuzz``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, below
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import torch
+import transformers
+
+from tests.fuzz.runner import run
+from tests.fuzz.targets import TARGETS
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Print a table, and the faults.
+
+    Returns:
+        The exit status: 1 if there were faults.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--files",
+        type=int,
+        default=int(os.environ.get("FUZZ_FILES", "1000000")),
+        help="how many, over all targets",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the number of the first of each target"
+    )
+    parser.add_argument("--only", default="", help="part of the names of the targets")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    faults, total, begin = 0, 0, time.perf_counter()
+    say(f"{'target':<16}{'files':>10}{'refused':>10}{'read':>10}{'per second':>12}{'faults':>8}")
+    for name, target in TARGETS.items():
+        if chosen.only in name:
+            count = max(1, chosen.files * target.share // 100)
+            result = run(name, target, range(chosen.seed, chosen.seed + count))
+            total += count
+            faults += len(result.faults)
+            figures = (count, result.refused, result.read, round(count / result.seconds))
+            row = "".join(
+                f"{figure:>{w},}" for figure, w in zip(figures, (10, 10, 10, 12), strict=True)
+            )
+            say(f"{name:<16}{row}{len(result.faults):>8}")
+            for fault in result.faults:
+                say(f"    --only {name} --seed {fault.seed} --files 1: {fault.what}")
+    took = time.perf_counter() - begin
+    say(f"{total:,} mutated files in {took:.0f} s: {faults} faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
