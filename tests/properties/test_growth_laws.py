@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subvocab.data import counting, scan, scan_growth, scanner, words
+from subvocab.data import counting, recipe, scan, scan_growth, words
 from tests import tiny_tokenizers
 from tests.properties.test_scan_laws import ROWS, SIZE, TEXTS, TINY
 
@@ -76,7 +76,7 @@ def test_growth_of_texts_is_that_of_every_batch_read_so_far(
     options = {"tokenizer": tokenizer, "text_columns": columns, "max_length": max_length}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanner, "TEXT_ROWS", 2)
+        patch.setattr(recipe, "TEXT_ROWS", 2)
         if full:
             patch.setattr(words, "TABLE_WORDS", 2)
         growth = scan_growth(table, **options)

@@ -22,6 +22,7 @@ class Wanted:
     Attributes:
         tokens: Columns of token ids, or None for those of ``TOKEN_COLUMNS`` there are.
         labels: Columns of token ids in which -100 is passed over.
+        usual_labels: Such columns as nobody named, but the model takes them for that.
         texts: One column of text or two that make a pair, or None to choose.
         tokenizes: Whether there is a tokenizer.
     """
@@ -30,6 +31,7 @@ class Wanted:
     labels: tuple[str, ...]
     texts: tuple[str, ...] | None
     tokenizes: bool
+    usual_labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.texts is not None and not self.tokenizes:
@@ -78,10 +80,12 @@ def choose_columns(part: Part, wanted: Wanted) -> Chosen:
     if tokens is None:
         tokens = tuple(name for name in (*TOKEN_COLUMNS, UNNAMED) if name in names)
         tokens = tuple(name for name in tokens if not _is_text(part.schema, name))
-    tokens = tuple(name for name in tokens if name not in wanted.labels)
-    if tokens or wanted.labels:
-        _check(part, (*tokens, *wanted.labels), text=False)
-        return Chosen(tokens=tokens, labels=wanted.labels)
+    usual = tuple(name for name in wanted.usual_labels if tokens and name in names)
+    labels = wanted.labels or usual
+    tokens = tuple(name for name in tokens if name not in labels)
+    if tokens or labels:
+        _check(part, (*tokens, *labels), text=False)
+        return Chosen(tokens=tokens, labels=labels)
     texts = tuple(name for name in names if _is_text(part.schema, name))
     if not wanted.tokenizes:
         reason = "it has texts, which need a `tokenizer`" if texts else "name one in `columns`"

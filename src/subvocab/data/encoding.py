@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
@@ -64,12 +65,25 @@ class Backend:
 
         Returns:
             The encodings; `side_by_side` unpacks them.
+
+        Raises:
+            DataError: If the tokenizer breaks down.
         """
         if whole or self.max_length is None:
             self.tokenizer.no_truncation()
         else:
             self.tokenizer.enable_truncation(self.max_length, direction=self.direction)
-        encoded: list[Any] = self.tokenizer.encode_batch_fast(texts, add_special_tokens=not whole)
+        try:
+            encoded: list[Any] = self.tokenizer.encode_batch_fast(
+                texts, add_special_tokens=not whole
+            )
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # which is no Exception, and not public
+                raise
+            raise DataError(
+                f"The tokenizer failed on a text ({error}), so its file is damaged. Save it anew, "
+                "or load it from where it came from."
+            ) from error
         return encoded
 
 
@@ -174,6 +188,8 @@ def backend_of(tokenizer: Any, max_length: int | None) -> Backend | None:
     Raises:
         DataError: If the special tokens alone are longer than ``max_length``.
     """
+    if isinstance(tokenizer, SentTokenizer):
+        tokenizer = _received(tokenizer)
     inner = tokenizer if isinstance(tokenizer, Tokenizer) else _plain_backend(tokenizer)
     if inner is None:
         return None
@@ -224,6 +240,48 @@ def _plain_backend(tokenizer: Any) -> Tokenizer | None:
     kind = type(tokenizer)
     own = any(getattr(kind, call, None) is not getattr(base, call, None) for call in calls)
     return None if own else inner
+
+
+@dataclass(frozen=True)
+class SentTokenizer:
+    """A fast tokenizer as text, for workers that have no transformers.
+
+    Attributes:
+        description: The content of its ``tokenizer.json``.
+        encode_special_tokens: What that content does not tell: whether special tokens in a
+            text are split.
+        direction: The side to cut at.
+    """
+
+    description: str
+    encode_special_tokens: bool
+    direction: str
+
+
+def sendable(tokenizer: Any) -> Any:
+    """Write a tokenizer down, so that it can be sent to another process.
+
+    Args:
+        tokenizer: A transformers tokenizer, one of `tokenizers`, or None.
+
+    Returns:
+        What `backend_of` takes in its place; the tokenizer itself if it is more than its
+        backend, which makes whoever unpacks it import transformers.
+    """
+    backend = None if tokenizer is None else backend_of(tokenizer, None)
+    if backend is None:
+        return tokenizer
+    own = backend.tokenizer
+    return SentTokenizer(own.to_str(), own.encode_special_tokens, backend.direction)
+
+
+@lru_cache(maxsize=2)  # reading 250,000 tokens takes seconds, and a worker counts many blocks
+def _received(sent: SentTokenizer) -> Tokenizer:
+    """Read a tokenizer that was sent; the length to truncate to is set later."""
+    tokenizer = Tokenizer.from_str(sent.description)
+    tokenizer.encode_special_tokens = sent.encode_special_tokens
+    tokenizer.enable_truncation(1 << 16, direction=sent.direction)
+    return tokenizer
 
 
 def vocabulary_size(tokenizer: Any) -> int:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from subvocab._atomic import naming
 from subvocab.data.arrow import as_array
 from subvocab.data.parts import BATCH_ROWS, Batch, Part
+from subvocab.data.urls import Url
 from subvocab.errors import DataError
 
 LINES_COLUMN = "text"
@@ -35,7 +38,7 @@ FORMATS = {
 }
 
 
-def parts_of_path(path: Path, *, file_format: str | None, header: bool) -> Iterator[Part]:
+def parts_of_path(path: Path | Url, *, file_format: str | None, header: bool) -> Iterator[Part]:
     """Read a file, or every file of a known kind in a folder.
 
     Args:
@@ -49,23 +52,41 @@ def parts_of_path(path: Path, *, file_format: str | None, header: bool) -> Itera
     Raises:
         DataError: If there is nothing to read, or it cannot be read.
     """
-    if not path.exists():
-        raise DataError(f"There is no file or folder {path}.")
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file_format or file.suffix in FORMATS)
-        if not files:
-            raise DataError(
-                f"No file in {path} ends in {', '.join(FORMATS)}. Name the files, or their format "
-                "with `file_format`."
-            )
-    for file in files:
+    for file in files_of(path, file_format=file_format):
         yield _part_of_file(file, file_format or FORMATS.get(file.suffix.lower()), header=header)
 
 
-def _part_of_file(path: Path, file_format: str | None, *, header: bool) -> Part:
+def files_of(path: Path | Url, *, file_format: str | None) -> list[Path | Url]:
+    """List the files of a known kind in a folder.
+
+    Args:
+        path: The folder, or a file.
+        file_format: As for `parts_of_path`; with it every file is of a known kind.
+
+    Returns:
+        The files in order of name; the file itself.
+
+    Raises:
+        DataError: If there is nothing to read.
+    """
+    if not path.exists():
+        raise DataError(f"There is no file or folder {path}.")
+    if not path.is_dir():
+        return [path]
+    inside: list[Path | Url] = [*path.iterdir()]
+    inside.sort(key=str)
+    files = [file for file in inside if file_format or file.suffix in FORMATS]
+    if not files:
+        raise DataError(
+            f"No file in {path} ends in {', '.join(FORMATS)}. Name the files, or their format "
+            "with `file_format`."
+        )
+    return files
+
+
+def _part_of_file(path: Path | Url, file_format: str | None, *, header: bool) -> Part:
     """Choose the reader of a file."""
-    openers: dict[str, Callable[[Path], Part]] = {
+    openers: dict[str, Callable[[Path | Url], Part]] = {
         "jsonl": _part_of_json_lines,
         "csv": partial(_part_of_table, delimiter=",", quote='"', header=header),
         "tsv": partial(_part_of_table, delimiter="\t", quote=False, header=header),
@@ -80,9 +101,22 @@ def _part_of_file(path: Path, file_format: str | None, *, header: bool) -> Part:
     return openers[file_format](path)
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
+def _opened(path: Path | Url) -> Any:
+    return path.open("rb") if isinstance(path, Path) else path.open()
+
+
+def _for_arrow(path: Path | Url) -> Any:
+    """Let Arrow open what it can open by itself, which is quicker."""
+    return path if isinstance(path, Path) else path.open()
+
+
+def _size(path: Path | Url) -> int:
+    return path.stat().st_size if isinstance(path, Path) else path.size
+
+
+def _unreadable(path: Path | Url, error: Exception) -> DataError:
     """Tell what is wrong with a file, and which line is no text if one is not."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode()
@@ -100,7 +134,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     )
 
 
-def _part_of_table(path: Path, *, delimiter: str, quote: str | bool, header: bool) -> Part:
+def _part_of_table(path: Path | Url, *, delimiter: str, quote: str | bool, header: bool) -> Part:
     """Read a CSV or TSV file. Columns without a header are numbered from 1."""
     parsing = csv.ParseOptions(
         delimiter=delimiter, quote_char=quote, newlines_in_values=bool(quote)
@@ -108,7 +142,7 @@ def _part_of_table(path: Path, *, delimiter: str, quote: str | bool, header: boo
 
     def stream(names: list[str], columns: list[str]) -> Any:
         return csv.open_csv(
-            path,
+            _for_arrow(path),
             read_options=csv.ReadOptions(
                 column_names=names,
                 autogenerate_column_names=not (header or names),
@@ -137,32 +171,36 @@ def _part_of_table(path: Path, *, delimiter: str, quote: str | bool, header: boo
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise _unreadable(path, error) from error
 
-    return Part(_guarded(path, schema), read, name=str(path), total=float(path.stat().st_size))
+    return Part(_guarded(path, schema), read, name=str(path), total=float(_size(path)))
 
 
-def _guarded(path: Path, schema: Callable[[], pa.Schema]) -> pa.Schema:
-    """Read the names and types of columns; a file of no bytes has none."""
+@contextmanager
+def _arrow_reads(path: Path | Url) -> Iterator[None]:
+    """Turn what Arrow says of a file that it cannot read into one message."""
     try:
-        return schema() if path.stat().st_size else pa.schema([])
+        yield
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise _unreadable(path, error) from error
 
 
-def _part_of_parquet(path: Path) -> Part:
+def _guarded(path: Path | Url, schema: Callable[[], pa.Schema]) -> pa.Schema:
+    """Read the names and types of columns; a file of no bytes has none."""
+    with _arrow_reads(path):
+        return schema() if _size(path) else pa.schema([])
+
+
+def _part_of_parquet(path: Path | Url) -> Part:
     """Read a Parquet file."""
 
     def read(columns: list[str]) -> Iterator[Batch]:
-        with pq.ParquetFile(path) as file:
+        with _arrow_reads(path), pq.ParquetFile(_for_arrow(path)) as file:
             batches = file.iter_batches(batch_size=10 * BATCH_ROWS, columns=columns)
             for first, batch in _numbered(batches):
                 share = len(batch) / file.metadata.num_rows
-                yield Batch(batch, row=first.__add__, amount=share * path.stat().st_size)
+                yield Batch(batch, row=first.__add__, amount=share * _size(path))
 
-    try:
-        with pq.ParquetFile(path) as file:
-            return Part(file.schema_arrow, read, name=str(path), total=float(path.stat().st_size))
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
+    with _arrow_reads(path), pq.ParquetFile(_for_arrow(path)) as file:
+        return Part(file.schema_arrow, read, name=str(path), total=float(_size(path)))
 
 
 def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -173,7 +211,7 @@ def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Recor
         first += len(batch)
 
 
-def _part_of_lines(path: Path) -> Part:
+def _part_of_lines(path: Path | Url) -> Part:
     """Read a plain text file: a row a line."""
 
     def read(_columns: list[str]) -> Iterator[Batch]:
@@ -186,10 +224,10 @@ def _part_of_lines(path: Path) -> Part:
             yield Batch(table, row=first.__add__, amount=float(amount))
 
     schema = pa.schema([(LINES_COLUMN, pa.string())])
-    return Part(schema, read, name=str(path), total=float(path.stat().st_size))
+    return Part(schema, read, name=str(path), total=float(_size(path)))
 
 
-def _part_of_json_lines(path: Path) -> Part:
+def _part_of_json_lines(path: Path | Url) -> Part:
     """Read a file with a JSON object a line; a key that a row lacks is null."""
 
     def read(columns: list[str]) -> Iterator[Batch]:
@@ -211,9 +249,7 @@ def _part_of_json_lines(path: Path) -> Part:
         for key, value in row.items():
             if value is not None:
                 keys.setdefault(key, _json_type(value))
-    return Part(
-        pa.schema(list(keys.items())), read, name=str(path), total=float(path.stat().st_size)
-    )
+    return Part(pa.schema(list(keys.items())), read, name=str(path), total=float(_size(path)))
 
 
 def _json_type(value: object) -> pa.DataType:
@@ -221,7 +257,7 @@ def _json_type(value: object) -> pa.DataType:
     return as_array([value]).type if isinstance(value, str | list) else pa.null()
 
 
-def _objects(path: Path, lines: list[bytes], first: int) -> list[dict[str, Any]]:
+def _objects(path: Path | Url, lines: list[bytes], first: int) -> list[dict[str, Any]]:
     """Parse lines, each of which is one row."""
     rows = []
     for number, line in enumerate(lines, start=first + 1):
@@ -229,7 +265,7 @@ def _objects(path: Path, lines: list[bytes], first: int) -> list[dict[str, Any]]
             row = json.loads(line) if line.strip() else {}
         except UnicodeDecodeError as error:
             raise _unreadable(path, error) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"Line {number:,} of {path} is no JSON ({error}), expected an object a line. "
                 "`jq -c . FILE` writes one."
@@ -243,17 +279,17 @@ def _objects(path: Path, lines: list[bytes], first: int) -> list[dict[str, Any]]
     return rows
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[bytes], int]]:
+def _lines(path: Path | Url) -> Iterator[tuple[int, list[bytes], int]]:
     """Yield some lines at a time, the number of the first, and their bytes."""
     first = 0
-    with path.open("rb") as file:
+    with naming(Path(str(path))), _opened(path) as file:
         _skip_byte_order_mark(file)
         while lines := list(islice(file, BATCH_ROWS)):
             yield first, lines, sum(map(len, lines))
             first += len(lines)
 
 
-def _skip_byte_order_mark(file: BinaryIO) -> None:
+def _skip_byte_order_mark(file: Any) -> None:
     """Stand behind the mark if there is one, else at the start."""
     if file.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
         file.seek(0)

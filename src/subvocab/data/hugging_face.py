@@ -7,6 +7,7 @@ dataset has loaded it.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,6 +112,27 @@ def part_of_iterable_dataset(dataset: Any, *, name: str = "") -> Part:
         The part.
     """
     return part_of_batches(iter(dataset.iter(batch_size=BATCH_ROWS)), name=name)
+
+
+def steps_of(dataset: Any) -> list[str]:
+    """Name what a stream reads, and what it does to its rows.
+
+    Args:
+        dataset: An ``IterableDataset``.
+
+    Returns:
+        The kinds of steps, the last first; with those that read, their files or arguments.
+    """
+
+    def below(step: Any) -> Iterator[str]:
+        yield type(step).__name__
+        if arguments := getattr(step, "kwargs", None):
+            yield json.dumps(arguments, default=lambda value: type(value).__name__)
+        for earlier in (getattr(step, "ex_iterable", None), *getattr(step, "ex_iterables", ())):
+            if earlier is not None:
+                yield from below(earlier)
+
+    return list(below(dataset._ex_iterable))  # noqa: SLF001  (there is no public way to see them)
 
 
 def _part_of_view(table: pa.Table, chosen: Int64[np.ndarray, "rows"], *, name: str) -> Part:

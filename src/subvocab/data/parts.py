@@ -83,13 +83,16 @@ def part_of_columns(columns: Mapping[str, Any]) -> Part:
     return part_of_table(pa.Table.from_batches([as_batch(columns.items())]))
 
 
-def part_of_batches(batches: Iterator[Mapping[str, Any]], *, name: str = "") -> Part:
+def part_of_batches(
+    batches: Iterator[Mapping[str, Any]], *, name: str = "", first_row: int = 0
+) -> Part:
     """Read a stream of batches given in Python.
 
     Args:
         batches: Rows by column name, a batch at a time. The first is read at once, to
             know the columns.
         name: Words for messages.
+        first_row: The number of the first row, if others were read before.
 
     Returns:
         The part.
@@ -98,7 +101,7 @@ def part_of_batches(batches: Iterator[Mapping[str, Any]], *, name: str = "") -> 
     schema = pa.schema([]) if first is None else _schema(first)
 
     def read(columns: list[str]) -> Iterator[Batch]:
-        start = 0
+        start = first_row
         batch = first
         while batch is not None:
             table = as_batch((column, _column(batch, column, name)) for column in columns)

@@ -1,30 +1,31 @@
 """Count the tokens of a dataset, whatever it is kept in (paper §4 "Before fine-tuning").
 
 It reads what the model will consume, and changes nothing: no format, no cache, no state of a
-tokenizer. What a collator adds at training time is not in a dataset, and not counted.
+tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Int64
 
 from subvocab._progress import progress_bar
+from subvocab._typing import StrPath
 from subvocab.data import encoding
-from subvocab.data.arrow import find_row, token_ids
-from subvocab.data.columns import Chosen, Wanted, choose_columns
-from subvocab.data.counting import Ids, TokenCounter, available_threads
-from subvocab.data.parts import UNNAMED, Batch, Part
+from subvocab.data.columns import Wanted
+from subvocab.data.counting import available_threads
+from subvocab.data.model_facts import check_tokenizer, labels_of, rows_of
+from subvocab.data.probe import SAMPLE_ROWS, run_collator
+from subvocab.data.ray import count_files_on_ray, count_on_ray, is_ray_dataset
+from subvocab.data.recipe import Recipe
+from subvocab.data.resuming import count_resumably
 from subvocab.data.sources import parts_of
-from subvocab.data.words import word_counter
 from subvocab.errors import DataError
 from subvocab.vocabulary import TokenCounts, VocabularyGrowth
-
-TEXT_ROWS = 512
 
 
 def scan(
@@ -32,13 +33,17 @@ def scan(
     *,
     tokenizer: Any = None,
     full_vocab_size: int | None = None,
+    model: Any = None,
+    collator: Callable[[list[Any]], Any] | None = None,
     columns: str | Sequence[str] | None = None,
-    label_columns: str | Sequence[str] = (),
+    label_columns: str | Sequence[str] | None = None,
     text_columns: str | Sequence[str] | None = None,
     max_length: int | None = None,
     file_format: str | None = None,
     header: bool = True,
     threads: int | None = None,
+    resume: StrPath | None = None,
+    engine: str = "local",
     progress: bool = True,
 ) -> TokenCounts:
     """Count how often each token of V occurs in a dataset.
@@ -53,15 +58,23 @@ def scan(
             with a column of text, an iterable of strings, or the path of a file or folder
             (or a list of `pathlib.Path`): JSON lines, CSV, TSV (split on tabs, no quoting),
             plain text (a text a line), Parquet. A mapping of datasets is scanned as its
-            splits. An iterator is used up.
+            splits. An iterator is used up. A dataset of Ray Data is counted where its blocks
+            are.
         tokenizer: A tokenizer of transformers or `tokenizers`. It encodes texts as its
-            own call does, special tokens included, and names the special ids.
-        full_vocab_size: |V|, the number of rows of E; by default the tokenizer's number
-            of tokens. Give the model's own where it has more rows (Qwen, T5, DeBERTaV3).
+            own call does, special tokens included, and names the special ids. By default
+            the collator's.
+        full_vocab_size: |V|, the number of rows of E; by default the model's, or else the
+            tokenizer's number of tokens: many models have more rows (Qwen, T5, DeBERTaV3).
+        model: The model that will be trained, or its configuration.
+        collator: What makes batches of rows for it: the ``collate_fn`` of the data loader, the
+            ``data_collator`` of the Trainer. It runs over a sample of 256 rows; tokens that
+            it brings into every round are kept beside the counts, those that it draws at
+            random are told by a warning.
         columns: Columns of token ids. By default ``input_ids`` and ``decoder_input_ids``,
             where they exist.
         label_columns: Columns of token ids in which -100 is passed over. Class labels are
-            no tokens: name only the labels of a language model.
+            no tokens: name only the labels of a language model. By default ``labels``, if the
+            model has an output head.
         text_columns: The column of text, or two that are encoded as a pair. By default the
             only one, ``text`` or ``sentence``. Columns of a file without a header are
             numbered from ``"1"``.
@@ -70,16 +83,23 @@ def scan(
         file_format: ``jsonl``, ``csv``, ``tsv``, ``text`` or ``parquet``; by default as the
             file's name ends.
         header: Whether the first line of a CSV or TSV file names its columns.
-        threads: How many count; by default as many as there are cores.
+        threads: How many count; by default as many as there are cores. A Ray dataset is
+            counted by the tasks that Ray starts.
+        resume: A file in which an ``IterableDataset`` keeps its counts and its place, every
+            half minute: a scan that was interrupted goes on from there, if it is the same scan.
+        engine: What counts files: this process (``local``), or the tasks of a Ray cluster,
+            a file each (``ray``).
         progress: Whether to show a progress bar, on a terminal.
 
     Returns:
-        The counts. Kept beside them: id 0 and the tokenizer's special ids. Null rows add
-        nothing. Cost: one pass, and 12 |V| bytes a thread.
+        The counts. Kept beside them: id 0, the tokenizer's special ids and those of the
+        collator. Null rows add nothing. Cost: one pass, and 12 |V| bytes a thread.
 
     Raises:
         DataError: If |V| is not known, a column is missing or holds no token ids, a file
-            cannot be read, or an id lies outside ``[0, |V|)``; names column and row.
+            cannot be read, or an id lies outside ``[0, |V|)``; names column and row. If the
+            collator fails, or its batches have no token ids.
+        VocabularyMismatchError: If the tokenizer has more ids than the model has rows.
 
     Source:
         §4 "Before fine-tuning": V′ = {i | i occurs in D}.
@@ -97,6 +117,8 @@ def scan(
     options = ScanOptions(
         tokenizer=tokenizer,
         full_vocab_size=full_vocab_size,
+        model=model,
+        collator=collator,
         columns=columns,
         label_columns=label_columns,
         text_columns=text_columns,
@@ -104,6 +126,8 @@ def scan(
         file_format=file_format,
         header=header,
         threads=threads,
+        resume=resume,
+        engine=engine,
         progress=progress,
     )
     return _scan(source, options, growth=False)[0]
@@ -114,14 +138,21 @@ class ScanOptions(TypedDict, total=False):
 
     tokenizer: Any
     full_vocab_size: int | None
+    model: Any
+    collator: Callable[[list[Any]], Any] | None
     columns: str | Sequence[str] | None
-    label_columns: str | Sequence[str]
+    label_columns: str | Sequence[str] | None
     text_columns: str | Sequence[str] | None
     max_length: int | None
     file_format: str | None
     header: bool
     threads: int | None
+    resume: StrPath | None
+    engine: str
     progress: bool
+
+
+_NOT_NOTED: Int64[np.ndarray, "none"] = np.empty(0, dtype=np.int64)
 
 
 def scan_growth(source: Any, **options: Unpack[ScanOptions]) -> VocabularyGrowth:
@@ -152,128 +183,74 @@ def _scan(
     source: Any, options: ScanOptions, *, growth: bool
 ) -> tuple[TokenCounts, Int64[np.ndarray, "full"]]:
     """Count, and note first occurrences if they are wanted; see `scan`."""
+    model, collator = options.get("model"), options.get("collator")
     tokenizer = options.get("tokenizer")
-    size = _full_vocab_size(options.get("full_vocab_size"), tokenizer)
-    columns, texts_named = options.get("columns"), options.get("text_columns")
+    tokenizer = getattr(collator, "tokenizer", None) if tokenizer is None else tokenizer
+    size = _full_vocab_size(options.get("full_vocab_size"), tokenizer, model)
+    columns, labels = _names(options.get("columns")), _names(options.get("label_columns"))
     wanted = Wanted(
-        tokens=None if columns is None else _names(columns),
-        labels=_names(options.get("label_columns", ())),
-        texts=None if texts_named is None else _names(texts_named),
+        tokens=columns,
+        labels=labels or (),
+        texts=_names(options.get("text_columns")),
         tokenizes=tokenizer is not None,
+        usual_labels=labels_of(model) if labels is None else (),
     )
-    header = options.get("header", True)
-    parts = list(parts_of(source, file_format=options.get("file_format"), header=header))
-    chosen = [choose_columns(part, wanted) for part in parts]
+    probed = None
+    if collator is not None:
+        names = (*(columns or ()), *wanted.labels, *wanted.usual_labels)
+        if is_ray_dataset(source):  # its rows stay where they are, but for a sample
+            probed, _ = run_collator(collator, source.take(SAMPLE_ROWS), names=names)
+        else:
+            probed, source = run_collator(collator, source, names=names)
+    special = encoding.special_token_ids(tokenizer, size)
+    recipe = Recipe(size, wanted, tokenizer, options.get("max_length"), special, growth)
+    scanned = _counted(source, recipe, options)
+    if isinstance(scanned, VocabularyGrowth):
+        counts, first_seen = scanned.counts, scanned.first_seen
+    else:
+        counts, first_seen = scanned, _NOT_NOTED
+    return (counts if probed is None else probed.added_to(counts)), first_seen
+
+
+def _counted(source: Any, recipe: Recipe, options: ScanOptions) -> TokenCounts | VocabularyGrowth:
+    """Let count who can read the source."""
+    threads = options.get("threads") or available_threads()
+    shown, kept = options.get("progress", True), options.get("resume")
+    if kept is not None:
+        return count_resumably(source, recipe, Path(kept), threads=threads, progress=shown)
+    if is_ray_dataset(source):
+        return count_on_ray(source, recipe, progress=shown)
+    named, header = options.get("file_format"), options.get("header", True)
+    if (engine := options.get("engine", "local")) == "ray":
+        return count_files_on_ray(source, recipe, file_format=named, header=header, progress=shown)
+    if engine != "local":
+        raise DataError(f"The engine is `{engine}`, expected `local` or `ray`.")
+    parts = list(parts_of(source, file_format=named, header=header))
     totals = [part.total for part in parts]
     total = None if None in totals else sum(filter(None, totals))
-    threads = options.get("threads") or available_threads()
-    shown = options.get("progress", True)
-    with TokenCounter(size, threads=threads, notes_first=growth) as counter:
-        texts = None
-        if any(choice.texts for choice in chosen):
-            texts = _text_counter(tokenizer, counter, options.get("max_length"))
-        with progress_bar("Scanning", total=total, enabled=shown) as advance:
-            for part, choice in zip(parts, chosen, strict=True):
-                for batch in part.read([*choice.texts, *choice.tokens, *choice.labels]):
-                    _count(part, batch, choice, counter, texts)
-                    advance(batch.amount)
-        if texts is not None:
-            texts.finish()
-        counts = TokenCounts(counter.total(), encoding.special_token_ids(tokenizer, size))
-        return counts, counter.first_seen()
+    with progress_bar("Scanning", total=total, enabled=shown) as advance:
+        return recipe.count(parts, threads=threads, advance=advance)
 
 
-def _full_vocab_size(full_vocab_size: int | None, tokenizer: Any) -> int:
+def _full_vocab_size(full_vocab_size: int | None, tokenizer: Any, model: Any) -> int:
     """Find |V|."""
-    if full_vocab_size is None and tokenizer is None:
+    known = None if tokenizer is None else encoding.vocabulary_size(tokenizer)
+    rows = rows_of(model)
+    if full_vocab_size is None and rows is not None and known is not None:
+        check_tokenizer(known, rows)
+    sizes = [size for size in (full_vocab_size, rows, known) if size is not None]
+    if not sizes:
         raise DataError(
             "The size of the vocabulary is not known. Pass `full_vocab_size`, which is the number "
-            "of rows of the model's embedding matrix, or the `tokenizer`."
+            "of rows of the model's embedding matrix, or the `model`, or the `tokenizer`."
         )
-    size = encoding.vocabulary_size(tokenizer) if full_vocab_size is None else full_vocab_size
+    size = sizes[0]
     if size < 1:
         raise DataError(f"`full_vocab_size` is {size:,}, expected one or more.")
     return size
 
 
-def _names(columns: str | Sequence[str]) -> tuple[str, ...]:
+def _names(columns: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if columns is None:
+        return None
     return (columns,) if isinstance(columns, str) else tuple(dict.fromkeys(columns))
-
-
-def _text_counter(
-    tokenizer: Any,
-    counter: TokenCounter,
-    max_length: int | None,
-) -> encoding.TextCounter:
-    """Choose the quickest way that gives the tokenizer's own ids."""
-    backend = encoding.backend_of(tokenizer, max_length)
-    if backend is None:
-        encode = encoding.caller_encode(tokenizer, max_length)
-        return encoding.PlainTextCounter(encode, counter)
-    plain = encoding.PlainTextCounter(backend.encode, counter)
-    # A copy of its own for each: the two are set differently, and work at the same time.
-    another = encoding.backend_of(tokenizer, max_length)
-    return (word_counter(another, plain, counter) if another else None) or plain
-
-
-def _count(
-    part: Part,
-    batch: Batch,
-    chosen: Chosen,
-    counter: TokenCounter,
-    texts: encoding.TextCounter | None,
-) -> None:
-    """Count the chosen columns of a batch."""
-    for name in (*chosen.tokens, *chosen.labels):
-        column = batch.table.column(name)
-        labels = name in chosen.labels
-        counter.add(_ids(part, batch, name, column, labels=labels))
-    if texts is not None and chosen.texts:
-        for start in range(0, len(batch.table), TEXT_ROWS):
-            _count_texts(part, batch, start, chosen.texts, texts)
-
-
-def _ids(part: Part, batch: Batch, name: str, column: pa.Array, *, labels: bool) -> Ids:
-    """Take the ids out of a column; on an error find out where they stand."""
-    try:
-        values = token_ids(column)
-    except DataError as error:
-        raise DataError(
-            f"Column `{name}`{_of(part)} {error}. Name the columns of token ids in "
-            "`columns`, or those of text in `text_columns`."
-        ) from error
-
-    def place(position: int) -> str:
-        row = batch.row(find_row(column, position))
-        return f"{_row((name,), row)}{_of(part)}"
-
-    return Ids(values, place, labels=labels)
-
-
-def _count_texts(
-    part: Part, batch: Batch, start: int, names: Sequence[str], texts: encoding.TextCounter
-) -> None:
-    """Count the rows of a batch in which no text is null."""
-    table = batch.table.slice(start, TEXT_ROWS)
-    sides = [table.column(name).to_pylist() for name in names]
-    rows: Sequence[int] = range(len(table))
-    if any(table.column(name).null_count for name in names):
-        rows = [row for row in rows if all(side[row] is not None for side in sides)]
-        sides = [[side[row] for row in rows] for side in sides]
-
-    def place(text: int) -> str:
-        return f"{_row(names, batch.row(start + rows[text]))}{_of(part)}"
-
-    if rows:
-        texts.add(sides[0], sides[1] if len(sides) > 1 else None, place)
-
-
-def _row(names: Sequence[str], row: int) -> str:
-    """Name a row, and the columns unless the source has none."""
-    if UNNAMED in names:
-        return f"row {row:,}"
-    return f"column {' and '.join(f'`{name}`' for name in names)}, row {row:,}"
-
-
-def _of(part: Part) -> str:
-    return f" of {part.name}" if part.name else ""

@@ -15,6 +15,7 @@ from subvocab.data.columns import TOKEN_COLUMNS
 from subvocab.data.files import parts_of_path
 from subvocab.data.iterables import part_of_array, part_of_iterable
 from subvocab.data.parts import Part, part_of_columns, part_of_table
+from subvocab.data.urls import Url, file_at
 from subvocab.errors import DataError
 
 
@@ -32,7 +33,7 @@ def parts_of(source: Any, *, file_format: str | None, header: bool) -> Iterator[
     Raises:
         DataError: If it is nothing that can be scanned, or a file cannot be read.
     """
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, str | os.PathLike | Url):
         yield from _parts_of_path(source, file_format=file_format, header=header)
     elif hugging_face.is_dataset(source):
         yield hugging_face.part_of_dataset(source)
@@ -55,10 +56,15 @@ def parts_of(source: Any, *, file_format: str | None, header: bool) -> Iterator[
         )
 
 
-def _parts_of_path(path: StrPath, *, file_format: str | None, header: bool) -> Iterator[Part]:
+def _parts_of_path(path: StrPath | Url, *, file_format: str | None, header: bool) -> Iterator[Part]:
     """Read a saved dataset, or files."""
-    path = Path(path)
-    if path.is_dir() and file_format is None and hugging_face.is_saved_dataset(path):
+    path = file_at(path)
+    if (
+        isinstance(path, Path)
+        and path.is_dir()
+        and file_format is None
+        and hugging_face.is_saved_dataset(path)
+    ):
         dataset = hugging_face.load_saved_dataset(path)
         yield from parts_of(dataset, file_format=None, header=header)
     else:
@@ -70,7 +76,7 @@ def _parts_of_mapping(
 ) -> Iterator[Part]:
     """Read columns, or splits: the values of splits have columns of their own."""
     values = list(source.values())
-    if TOKEN_COLUMNS[0] in source or not any(map(_has_columns, values)):
+    if TOKEN_COLUMNS[0] in source or not any(map(has_columns, values)):
         yield part_of_columns(source)
         return
     for split, value in source.items():
@@ -79,11 +85,19 @@ def _parts_of_mapping(
             yield Part(part.schema, part.read, name=name, total=part.total)
 
 
-def _has_columns(value: object) -> bool:
+def has_columns(value: object) -> bool:
+    """Tell a split from a column.
+
+    Args:
+        value: A value of a mapping.
+
+    Returns:
+        True for what has columns of its own.
+    """
     return (
         hugging_face.is_dataset(value)
         or hugging_face.is_iterable_dataset(value)
-        or isinstance(value, pa.Table | pa.RecordBatch | Mapping | str | os.PathLike)
+        or isinstance(value, pa.Table | pa.RecordBatch | Mapping | str | os.PathLike | Url)
     )
 
 
@@ -91,7 +105,7 @@ def _parts_of_iterable(
     source: Iterable[Any], *, file_format: str | None, header: bool
 ) -> Iterator[Part]:
     """Read files if paths were given, else rows."""
-    if isinstance(source, Sequence) and source and isinstance(source[0], os.PathLike):
+    if isinstance(source, Sequence) and source and isinstance(source[0], os.PathLike | Url):
         for path in source:
             yield from _parts_of_path(path, file_format=file_format, header=header)
         return
