@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 import pytest
 import torch
 import transformers as hf
@@ -26,10 +25,6 @@ from tests.reference import (
     ids_of,
     train,
     unused_ids,
-)
-
-pytestmark = pytest.mark.filterwarnings(  # peft asks transformers by an old name
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 )
 
 VOCABULARY = drawn_vocabulary()
@@ -86,68 +81,6 @@ def test_a_tied_head_stays_tied(family: str, head: str) -> None:
 
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert_equal_states(model.state_dict(), before)
-
-
-def test_adapters_are_saved_from_a_shrunk_model(tmp_path: Path) -> None:
-    """Prefixes of a wrapper change the names in its state dict."""
-    whole = tiny_model("bert")
-    config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"])
-    torch.manual_seed(0)
-    adapted = peft.get_peft_model(shrunk(), config)
-    train(adapted, [random_batch(whole, USED)])
-
-    adapted.save_pretrained(tmp_path)
-
-    again = peft.PeftModel.from_pretrained(whole, tmp_path)
-    batch = random_batch(whole, EVERY_ID)
-    assert torch.equal(logits_of(again, batch), logits_of(adapted, batch))
-
-
-@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
-def test_an_embedding_that_is_trained_beside_adapters_is_saved_whole(tmp_path: Path) -> None:
-    """The wrapper copies the module: the copy is trained, and saved with all rows."""
-    config = peft.LoraConfig(
-        task_type="SEQ_CLS", target_modules=["query"], modules_to_save=["word_embeddings"]
-    )
-    torch.manual_seed(0)
-    adapted = peft.get_peft_model(shrunk(), config)
-    train(adapted, [random_batch(adapted.base_model.model, USED)])
-
-    adapted.save_pretrained(tmp_path)
-
-    stored = load_file(tmp_path / "adapter_model.safetensors")
-    (matrix,) = [v for name, v in stored.items() if "word_embeddings" in name]
-    assert matrix.shape[0] == FULL_VOCAB_SIZE
-    base = tiny_model("bert")
-    before = base.get_input_embeddings().weight.detach().clone()
-    unused = unused_ids(VOCABULARY.union([0]))
-    assert torch.equal(matrix[unused], before[unused])
-    assert not torch.equal(matrix[USED], before[USED])
-    again = peft.PeftModel.from_pretrained(base, tmp_path)
-    batch = random_batch(base, EVERY_ID)
-    assert torch.equal(logits_of(again, batch), logits_of(adapted, batch))
-
-
-def test_an_adapted_model_can_be_shrunk() -> None:
-    """The other way round: adapters first."""
-    config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"])
-    adapted: Any = peft.get_peft_model(tiny_model("bert"), config)
-    before = copied(adapted.state_dict())
-
-    sv.shrink(adapted, VOCABULARY)
-
-    assert_equal_states(copied(adapted.state_dict()), before)
-    sv.restore(adapted)
-    assert_equal_states(adapted.state_dict(), before)
-
-
-def test_an_adapter_on_the_embedding_is_refused() -> None:
-    """It reads rows by itself, by ids of V."""
-    config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["word_embeddings"])
-    adapted: Any = peft.get_peft_model(tiny_model("bert"), config)
-
-    with pytest.raises(sv.UnsupportedModelError, match="adapter's target modules"):
-        sv.shrink(adapted, VOCABULARY)
 
 
 def test_a_compiled_model_is_saved_whole() -> None:

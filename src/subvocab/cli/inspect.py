@@ -19,12 +19,15 @@ DESCRIPTION_FILE = "subvocab.json"
 
 def inspect(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="Counts, a vocabulary, or a checkpoint.")
+        Path,
+        typer.Argument(
+            metavar="PATH", help="Counts, a vocabulary, a row adapter, or a checkpoint."
+        ),
     ],
     *,
     json: JsonOption = False,
 ) -> None:
-    """Tell what a counts file, a vocabulary file or a checkpoint holds."""
+    """Tell what a file of counts, a vocabulary, a row adapter or a checkpoint holds."""
     held = describe(path)
     if json:
         print_json(held)
@@ -73,7 +76,29 @@ def describe(path: Path) -> dict[str, Any]:
             "partial_vocab_size": len(vocabulary),
             "fingerprint": vocabulary.fingerprint,
         }
+    if kind == "row_adapter":
+        return _describe_row_adapter(path)
     return _describe_checkpoint(path, read_checkpoint(path))
+
+
+def _describe_row_adapter(path: Path) -> dict[str, Any]:
+    """Describe the learned rows of each table."""
+    from subvocab.model.row_adapter import RowAdapter  # noqa: PLC0415
+
+    adapter = RowAdapter.load(path)
+    tables = [
+        {
+            "table": name,
+            "rows": len(table.token_ids),
+            "of": table.full_vocab_size,
+            "numbers": f"{list(table.values.shape)} {table.values.dtype}".replace("torch.", ""),
+            "kept_as": "differences" if table.differences else "learned rows",
+            "rest_shift": "yes" if table.rest_shift is not None else "no",
+            "base_fingerprint": table.base_fingerprint,
+        }
+        for name, table in adapter.tables.items()
+    ]
+    return {"kind": "row_adapter", "fingerprint": adapter.fingerprint, "tables": tables}
 
 
 def _describe_checkpoint(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -89,7 +114,8 @@ def _describe_checkpoint(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     }
     if not (path / DESCRIPTION_FILE).is_file():
         return held
-    from subvocab.model.checkpoint import VOCABULARY_FILE, read_description  # noqa: PLC0415
+    from subvocab.model.checkpoint import VOCABULARY_FILE  # noqa: PLC0415
+    from subvocab.model.merge import read_description  # noqa: PLC0415
 
     base = read_description(path).get("base")
     vocabulary = describe(path / VOCABULARY_FILE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +14,9 @@ from subvocab.errors import UnsupportedModelError
 from subvocab.model.bias import PartialBias, bias_holders
 from subvocab.model.by_value import FindsTokensByValue, finds_tokens_by_value
 from subvocab.model.embedding import PartialEmbedding, make_partial, make_whole
+from subvocab.model.fixed_tables import fix_tables, free_tables
 from subvocab.model.frozen import PLACES, RestDevice
+from subvocab.model.fused import is_fused
 from subvocab.model.head import (
     HEAD_MODES,
     HeadMode,
@@ -22,11 +24,13 @@ from subvocab.model.head import (
     make_partial_head,
     make_whole_head,
 )
-from subvocab.model.language_model import PartialLanguageModel
+from subvocab.model.language_model import PartialLanguageModel, make_partial_language_model
 from subvocab.model.partial import PartialModule, make_bias_partial, make_whole_module
-from subvocab.model.swap import Swapped, swap_back, swap_class
+from subvocab.model.ranks import check_ranks
+from subvocab.model.swap import Swapped, refuse_replaced_forward, swap_back, swap_class
 from subvocab.model.table import PartialTable
 from subvocab.model.tables import EmbeddingTable
+from subvocab.model.watch import watch
 
 
 class Prepared(NamedTuple):
@@ -79,7 +83,18 @@ def attach(model: nn.Module, prepared: Sequence[Prepared], plan: HeadPlan) -> No
         model: The model.
         prepared: Its tables; for each E′, for all of its modules, and V′ with E on disk.
         plan: What to make of its output heads.
+
+    Raises:
+        UnsupportedModelError: If a forward that has to change was replaced.
+        VocabularyMismatchError: If another rank has another V′.
     """
+    # All that may fail comes before the first module is touched.
+    for module in _modules_to_change(model, prepared):
+        if not is_fused(vars(module).get("forward")):
+            refuse_replaced_forward(module)
+    for one in prepared:
+        check_ranks(one.partial_table.fingerprint)
+    watch()
     predicts = any(one.table.heads for one in prepared)
     for one in prepared:
         table, weight, partial_table = one
@@ -90,10 +105,23 @@ def attach(model: nn.Module, prepared: Sequence[Prepared], plan: HeadPlan) -> No
         for head in table.heads.values():
             _attach_head(model, head, one, plan, shift)
         for part in _models_with(model, table.heads.values()):
-            swap_class(part, PartialLanguageModel)
+            make_partial_language_model(part)
     for part in list(model.modules()):
         if finds_tokens_by_value(part):
             swap_class(part, FindsTokensByValue)
+    fix_tables(model)
+
+
+def _modules_to_change(model: nn.Module, prepared: Sequence[Prepared]) -> Iterator[nn.Module]:
+    """Find all modules whose class will be another."""
+    for table, *_ in prepared:
+        yield from table.owners.values()
+        yield from table.heads.values()
+        for head in table.heads.values():
+            bias = head._parameters.get("bias")  # noqa: SLF001
+            yield from () if bias is None else bias_holders(model, bias).values()
+        yield from _models_with(model, table.heads.values())
+    yield from filter(finds_tokens_by_value, model.modules())
 
 
 def _shift(prepared: Prepared, plan: HeadPlan) -> nn.Parameter | None:
@@ -163,6 +191,7 @@ def detach(model: nn.Module) -> None:
             make_whole_module(module)
         if "bias" in new:
             module.bias = new["bias"]
+    free_tables(model)
     for model_part in model.modules():
         if isinstance(model_part, PartialLanguageModel):
             vars(model_part).pop("logit_sites", None)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subvocab.model.table import share_whole, shared_whole
+from subvocab.model.partial_matrix import share_whole, shared_whole
+from subvocab.model.ranks import gathered
 from subvocab.model.tensors import to_bytes
 from subvocab.vocabulary import PartialVocabulary
 from subvocab.vocabulary.partial import ABSENT
@@ -21,11 +22,15 @@ class PartialBias:
     Args:
         vocabulary: V′.
         whole: The biases as they were, ``(full,)``.
+
+    Attributes:
+        replaced: Those that gave way to what was loaded: the first, and the latest.
     """
 
     def __init__(self, vocabulary: PartialVocabulary, whole: Tensor) -> None:
         self.vocabulary = vocabulary
         self.whole = whole.detach().clone()
+        self.replaced: tuple[Tensor, ...] = ()
         self._used = torch.tensor(vocabulary.token_ids)
         self._unused = torch.tensor(vocabulary.lookup == ABSENT).nonzero().squeeze(1)
 
@@ -76,8 +81,9 @@ class PartialBias:
         """
         if (shared := shared_whole(bias, destination)) is not None:
             return shared
-        whole = self._shifted(shift, like=bias)
-        whole[self._used.to(whole.device)] = bias.detach()
+        part = gathered(bias).detach()
+        whole = self._shifted(gathered(shift), like=part)
+        whole[self._used.to(whole.device)] = part
         return share_whole(whole, bias)
 
     def adopt_unused(self, whole: Tensor, shift: Tensor | None) -> bool:
@@ -90,13 +96,47 @@ class PartialBias:
         Returns:
             Whether they were others; if so the shift must go.
         """
-        mine = self._shifted(shift, like=self.whole)
-        theirs = whole.to(mine.device, mine.dtype)
-        unused = self._unused.to(mine.device)
-        if (to_bytes(mine[unused, None]) == to_bytes(theirs[unused, None])).all():
+        if self._same_unused(self.whole, shift, whole):
             return False
-        self.whole = theirs.detach().clone()
+        self.replaced = (*self.replaced[:1], self.whole)
+        self.whole = whole.detach().to(self.whole.device, self.whole.dtype, copy=True)
         return True
+
+    def put_back(self, bias: Tensor, shift: Tensor | None, wanted: Tensor) -> bool:
+        """Undo `adopt_unused` where nothing but a shift was folded in.
+
+        Args:
+            bias: Those of V′, ``(partial,)``.
+            shift: What is added to all others at present, ``(1,)``.
+            wanted: What shall be added to them, ``(1,)``.
+
+        Returns:
+            As ``PartialTable.put_back``.
+        """
+        whole = self.whole_tensor(bias, shift=shift)
+        known = (*self.replaced, self.whole)
+        for number, held in enumerate(known):
+            if self._same_unused(held, wanted, whole):
+                self.whole, self.replaced = held, known[:number]
+                return True
+        return False
+
+    def return_to_base(self) -> None:
+        """Let the frozen biases be those that the model was shrunk with."""
+        self.whole = (*self.replaced, self.whole)[0]
+        self.replaced = ()
+
+    @property
+    def adopted(self) -> bool:
+        """Whether they are what was loaded into the model, rather than its own."""
+        return bool(self.replaced)
+
+    def _same_unused(self, held: Tensor, shift: Tensor | None, whole: Tensor) -> bool:
+        """Compare frozen biases, shifted, with those of a whole vector, by bits."""
+        mine = held if shift is None else held + shift.detach().to(held.device, held.dtype)
+        theirs = whole.detach().to(held.device, held.dtype)
+        unused = self._unused.to(held.device)
+        return bool((to_bytes(mine[unused, None]) == to_bytes(theirs[unused, None])).all())
 
     def _shifted(self, shift: Tensor | None, *, like: Tensor) -> Tensor:
         """Copy all biases shifted; who wants those of V′ puts them over the copy."""

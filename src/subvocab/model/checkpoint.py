@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
 from subvocab._atomic import replacing
 from subvocab._typing import StrPath
-from subvocab.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, listed
-from subvocab.model.load import local_folder
+from subvocab.errors import CheckpointError, UnsupportedModelError, listed
+from subvocab.model.adapters import MODEL, is_a
 from subvocab.model.partial import SHIFT_KEY, TOKEN_IDS_KEY
 from subvocab.model.shrink import partial_tables, vocabulary_of
-from subvocab.model.tensors import STORED_DTYPES, TORCH_DTYPES, converted, shifted, torch_dtype
-from subvocab.storage import Checkpoint, FullMatrix, expand_checkpoint, read_checkpoint
-from subvocab.vocabulary import PartialVocabulary
+from subvocab.model.tensors import (
+    STORED_DTYPES,
+)
+from subvocab.storage import read_checkpoint
 
 VOCABULARY_FILE = "vocabulary.safetensors"
 DESCRIPTION_FILE = "subvocab.json"
@@ -47,14 +46,41 @@ def compact_state_dicts(model: nn.Module) -> Iterator[None]:
         UnsupportedModelError: If the model is not shrunk.
     """
     vocabulary_of(model)  # raises if there is none
-    tables = {module.table for module in partial_tables(model).values()}
-    for table in tables:
-        table.compact = True
+    _set_compact(model, compact=True)
     try:
         yield
     finally:
-        for table in tables:
-            table.compact = False
+        _set_compact(model, compact=False)
+
+
+@contextmanager
+def next_state_dict_compact(model: nn.Module) -> Iterator[None]:
+    """Make the next state dict of a shrunk model compact, if it comes, and no other.
+
+    Args:
+        model: A model from `shrink` or `from_pretrained`.
+
+    Yields:
+        Nothing; inside, the first ``state_dict`` of the model is compact.
+    """
+    handle = model.register_state_dict_post_hook(_end_compact)
+    _set_compact(model, compact=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+        _set_compact(model, compact=False)
+
+
+def _end_compact(model: nn.Module, *_: object) -> None:
+    """Make state dicts whole again, now that one was made."""
+    _set_compact(model, compact=False)
+
+
+def _set_compact(model: nn.Module, *, compact: bool) -> None:
+    """Make state dicts compact, or whole."""
+    for module in partial_tables(model).values():
+        module.table.compact = compact
 
 
 def compact_state_dict(model: nn.Module) -> dict[str, Any]:
@@ -93,8 +119,12 @@ def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None
             f"`{type(model).__name__}` has no `save_pretrained`, expected a transformers model. "
             "Save `subvocab.compact_state_dict(model)` with torch instead."
         )
-    folder = Path(folder)
-    vocabulary = vocabulary_of(model)
+    if is_a(model, MODEL):
+        raise UnsupportedModelError(
+            f"`{type(model).__name__}` saves an adapter, not the model. Save it with "
+            "`save_pretrained`, and the rows with `subvocab.RowAdapter.of(model).save(path)`."
+        )
+    vocabulary_of(model)  # raises if there is none
     if any(module.table.adopted for module in partial_tables(model).values()):
         warnings.warn(
             f"The unused rows are no longer those of {model.config.name_or_path}, but those of the "
@@ -103,12 +133,45 @@ def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None
         )
     with compact_state_dicts(model):
         model.save_pretrained(folder, **kwargs)
+    describe_compact(model, Path(folder))
+
+
+def is_compact(folder: Path) -> bool:
+    """Tell whether the weights in a folder are those of a compact checkpoint.
+
+    Args:
+        folder: That ``save_pretrained`` wrote.
+
+    Returns:
+        Whether they have token ids beside them; False where there are no weights.
+    """
+    try:
+        names = read_checkpoint(folder).tensors
+    except CheckpointError:
+        return False
+    return any(name.endswith(f".{TOKEN_IDS_KEY}") for name in names)
+
+
+def describe_compact(model: PreTrainedModel, folder: Path, *, decays: Sequence[float] = ()) -> None:
+    """Write what `merge` needs beside the weights of a compact checkpoint.
+
+    Args:
+        model: The model that was saved.
+        folder: Where its compact weights lie.
+        decays: What weight decay did to each row: learning rate times weight decay, of
+            each step.
+
+    Raises:
+        CheckpointError: If the matrix was saved under a name that is not the model's own.
+    """
+    vocabulary = vocabulary_of(model)
     vocabulary.save(folder / VOCABULARY_FILE)
     description = {
         "format_version": FORMAT_VERSION,
         "base": model.config.name_or_path,
         "vocabulary_fingerprint": vocabulary.fingerprint,
         "tables": _saved_tables(model, folder),
+        "decays": list(decays),
     }
     with replacing(folder / DESCRIPTION_FILE) as staged:
         staged.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
@@ -147,132 +210,3 @@ def _saved_shifts(model: PreTrainedModel, saved: Collection[str]) -> dict[int, s
         for name, module in partial_tables(model).items()
         if f"{name}.{SHIFT_KEY}" in saved
     }
-
-
-def merge(compact: StrPath, *, base: StrPath, out: StrPath, progress: bool = True) -> Path:
-    """Write a whole model from a compact checkpoint and the model it came from, on disk.
-
-    Args:
-        compact: A folder that `save_compact` wrote.
-        base: The model that was shrunk: a folder, or a name on the Hub. It is only read.
-        out: The folder to write; it must not exist, or be empty.
-        progress: Whether to show a progress bar, on a terminal.
-
-    Returns:
-        ``out``. It holds the compact checkpoint's files with the matrix whole, and those
-        files of the base that it lacks, such as the tokenizer. Cost: the time to copy
-        the base; memory for the learned rows.
-
-    Raises:
-        CheckpointError: If a checkpoint is missing or damaged, the disk is full, or
-            ``out`` holds something.
-        VocabularyMismatchError: If the base is another model than the one shrunk.
-
-    Source:
-        §4 "After fine-tuning": E[f⁻¹(j)] = E′[j], all other rows as they were.
-    """
-    compact, out = Path(compact), Path(out)
-    description = read_description(compact)
-    vocabulary = PartialVocabulary.load(compact / VOCABULARY_FILE)
-    if vocabulary.fingerprint != description["vocabulary_fingerprint"]:
-        raise VocabularyMismatchError(
-            f"{compact / VOCABULARY_FILE} is not the vocabulary that {DESCRIPTION_FILE} names. "
-            "Save the compact checkpoint anew."
-        )
-    base_folder = local_folder(base)
-    base_checkpoint = read_checkpoint(base_folder)
-    tables = {}
-    dropped = {n for n in read_checkpoint(compact).tensors if n.endswith(f".{TOKEN_IDS_KEY}")}
-    for name, table in description["tables"].items():
-        beside = _read_tensors(compact, {table["token_ids"], table.get("rest_shift")} - {None})
-        own = PartialVocabulary(beside[table["token_ids"]].numpy(), table["full_vocab_size"])
-        matrix = _base_matrix(base_checkpoint, table)
-        if "rest_shift" in table:
-            dropped.add(table["rest_shift"])
-            matrix = shifted(matrix, beside[table["rest_shift"]])
-        tables[name] = (matrix, own)
-    expand_checkpoint(
-        compact,
-        out,
-        tables,
-        dropped_tensors=dropped,
-        extra_files_from=base_folder,
-        exclude={VOCABULARY_FILE, DESCRIPTION_FILE},
-        progress=progress,
-    )
-    return out
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """Read what a compact checkpoint says of itself.
-
-    Args:
-        folder: A folder that `save_compact` wrote.
-
-    Returns:
-        The content of ``subvocab.json``.
-
-    Raises:
-        CheckpointError: If it is no compact checkpoint, or one of a newer format.
-    """
-    path = folder / DESCRIPTION_FILE
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder} is no compact checkpoint: it has no {DESCRIPTION_FILE}. A whole checkpoint "
-            "needs no merging; a compact one is written by `subvocab.save_compact`."
-        )
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        version = description["format_version"]
-        if version == FORMAT_VERSION:
-            for table in description["tables"].values():
-                _check_description(table)
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({error!r}). Save the model anew.") from error
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}, expected {FORMAT_VERSION}. "
-            "Use the version of subvocab that wrote it."
-        )
-    return description  # type: ignore[no-any-return]
-
-
-def _check_description(table: dict[str, Any]) -> None:
-    """Refuse what cannot be the description of a table."""
-    known = {table["dtype"], table["base_dtype"]} <= TORCH_DTYPES.keys()
-    texts = (table["base_fingerprint"], table["token_ids"], table.get("rest_shift", ""))
-    sized = isinstance(table["full_vocab_size"], int)
-    if not (known and sized and all(isinstance(text, str) for text in texts)):
-        raise ValueError(f"a table is described as {table}")
-
-
-def _read_tensors(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:
-    """Read small tensors of a checkpoint."""
-    checkpoint = read_checkpoint(folder)
-    found = {}
-    for name in names:
-        with safe_open(checkpoint.find_tensor(name).path, "pt") as file:
-            found[name] = file.get_tensor(name)
-    return found
-
-
-def _base_matrix(base: Checkpoint, table: dict[str, Any]) -> FullMatrix:
-    """Find E in the base by its content, whatever its name there, in the dtype of the rows."""
-    size = table["full_vocab_size"]
-    tall = [t for t in base.tensors.values() if t.shape[:1] == (size,)]
-    candidates = [FullMatrix(tensor) for tensor in tall if len(tensor.shape) == 2]  # noqa: PLR2004
-    wanted = table["base_fingerprint"]
-    for matrix in candidates:
-        if matrix.fingerprint == wanted:
-            return converted(matrix, torch_dtype(table["dtype"]))
-    for matrix in candidates:  # the model may have been cast before it was shrunk
-        if matrix.dtype != table["base_dtype"]:
-            cast = converted(matrix, torch_dtype(table["base_dtype"]))
-            if cast.fingerprint == wanted:
-                return converted(cast, torch_dtype(table["dtype"]))
-    names = listed([f"`{tensor.name}`" for tensor in tall]) or "none"
-    raise VocabularyMismatchError(
-        f"No matrix in {base.folder} is the one that was shrunk; of "
-        f"{size:,} rows there: {names}. Give as base the very model that "
-        "training started from."
-    )

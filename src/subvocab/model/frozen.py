@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Literal
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from subvocab.vocabulary.partial import ABSENT
 
 RestDevice = Literal["cpu", "disk"] | None
 PLACES = (None, "cpu", "disk")
+
+_in_memory: WeakValueDictionary[tuple[object, ...], Tensor] = WeakValueDictionary()
+"""The rows that are in memory, by what they were read from: a copy of a model, such as the
+reference of a preference loss, holds them no second time."""
 
 
 class FrozenRows:
@@ -88,7 +93,10 @@ class FrozenRows:
         return held
 
     def _read(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Gather the rows on a device."""
+        """Gather the rows on a device, unless they are there."""
+        key = (self.table.matrix, self.table.vocabulary.fingerprint, self.place, device, dtype)
+        if (shared := _in_memory.get(key)) is not None:
+            return shared
         dim = self.table.matrix.embedding_dim
         pinned = self.place == "cpu" and torch.cuda.is_available()
         self._rows = None  # never the old ones and the new at once
@@ -97,6 +105,7 @@ class FrozenRows:
         for part in self._from_disk(rows_per_chunk(held), held):
             held[first : first + len(part)] = part
             first += len(part)
+        _in_memory[key] = held
         return held
 
     def _from_disk(self, rows: int, like: Tensor) -> Iterator[Tensor]:

@@ -20,12 +20,10 @@ from subvocab.model.all_logits import Trained, all_logits
 from subvocab.model.frozen import FrozenRows, RestDevice
 from subvocab.model.partial import (
     PartialModule,
-    add_lookup,
-    drop_lookup,
     make_whole_module,
     register_shifts,
 )
-from subvocab.model.rest import Transform, rest_column, rows_per_tile
+from subvocab.model.rest import RestStatistics, Transform, rest_column, rows_per_tile
 from subvocab.model.swap import swap_class
 from subvocab.model.table import PartialTable
 from subvocab.vocabulary.partial import ABSENT
@@ -70,7 +68,6 @@ class PartialHead(PartialModule):
     out_features: int
     mode: HeadMode
     frozen: FrozenRows
-    token_lookup: Tensor
     loss_logits: LossLogits | None = None
     produced: Tensor | None = None
     version: int = 0
@@ -112,6 +109,11 @@ class PartialHead(PartialModule):
         return hidden
 
     @property
+    def token_lookup(self) -> Tensor:
+        """The mapping f, where the weight is."""
+        return self.frozen.table.lookup_on(self.weight.device)
+
+    @property
     def own_bias(self) -> nn.Parameter | None:
         """The biases of V′, if the head has any."""
         return self.bias if self.partial_bias is not None else None
@@ -143,22 +145,45 @@ class PartialHead(PartialModule):
 
     def _loss_logits(self, hidden: Tensor, wanted: LossLogits) -> Tensor:
         """Give the logits of V′, and one for the rest."""
-        used = nn.functional.linear(hidden, self.weight, self.own_bias)
-        if wanted.bias is not None:
-            used = used + wanted.bias[self.token_lookup != ABSENT].to(used.dtype)
-        used = wanted.transform(used)
+        used = self.used_logits(hidden, wanted)
         if self.mode == "restricted":
             if not wanted.on_trial:
                 self._count_step(hidden, used, wanted)
             return used
         flat = hidden.reshape(-1, hidden.shape[-1])
-        column = self._rest_column(flat, wanted).view(*hidden.shape[:-1], 1)
+        column = self.rest_logits(flat, wanted).view(*hidden.shape[:-1], 1)
         # In half precision the sum over a hundred thousand tokens would lose what it gained.
         return torch.cat([used.to(column.dtype), column], dim=-1)
 
+    def used_logits(self, hidden: Tensor, wanted: LossLogits) -> Tensor:
+        """Give the logits of V′.
+
+        Args:
+            hidden: ``(..., dim)``.
+            wanted: What the model does to them.
+
+        Returns:
+            ``(..., partial)``, in the order of the ids.
+        """
+        used = nn.functional.linear(hidden, self.weight, self.own_bias)
+        if wanted.bias is not None:
+            used = used + wanted.bias[self.token_lookup != ABSENT].to(used.dtype)
+        return wanted.transform(used)
+
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _rest_column(self, hidden: Tensor, wanted: LossLogits) -> Tensor:
-        """Sum up the tokens outside V′."""
+    def rest_logits(
+        self, hidden: Tensor, wanted: LossLogits, statistics: RestStatistics | None = None
+    ) -> Tensor:
+        """Sum up the tokens outside V′.
+
+        Args:
+            hidden: ``(tokens, dim)``.
+            wanted: What the model does to logits.
+            statistics: To be filled in, if wanted.
+
+        Returns:
+            The log-sum-exp of their logits, ``(tokens,)``.
+        """
         bias = None
         if self.partial_bias is not None:
             bias = self.partial_bias.of_rest(like=self.weight)
@@ -172,7 +197,9 @@ class PartialHead(PartialModule):
         chunks = self.frozen.chunks(
             rows_per_tile(len(hidden), hidden.device), bias, like=self.weight
         )
-        return rest_column(hidden, chunks, shift=shift, transform=wanted.transform)
+        return rest_column(
+            hidden, chunks, shift=shift, transform=wanted.transform, statistics=statistics
+        )
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
@@ -183,7 +210,7 @@ class PartialHead(PartialModule):
             return
         flat = hidden.reshape(-1, hidden.shape[-1])
         some = torch.arange(0, len(flat), max(1, len(flat) // TOKENS_LOOKED_AT), device=flat.device)
-        rest = self._rest_column(flat[some], wanted)
+        rest = self.rest_logits(flat[some], wanted)
         kept = used.reshape(-1, used.shape[-1])[some].to(rest.dtype).logsumexp(-1)
         self.ignored_mass = float(torch.sigmoid(rest - kept).mean())
         logger.info(
@@ -283,7 +310,6 @@ def make_partial_head(
         rest_device: Where the rows outside V′ stay.
         rest_shift: What is added to each of them, ``(dim,)``, or None.
     """
-    add_lookup(module, table, weight.device)
     if isinstance(module, nn.Linear):
         module.weight = weight
         module.out_features = len(table.vocabulary)
@@ -306,7 +332,6 @@ def make_whole_head(module: PartialHead, weight: nn.Parameter | None) -> None:
         weight: E, the same object for every module that shares the table; None for a tied
             product, which has no matrix.
     """
-    drop_lookup(module)
     state = ("mode", "frozen", "_whole_weight", "produced", "version", "ignored_mass", "_steps")
     for name in state:
         vars(module).pop(name, None)

@@ -13,6 +13,7 @@ import inspect
 import sys
 from contextlib import nullcontext
 from threading import RLock
+from types import MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from subvocab.errors import OutOfVocabularyError, UnsupportedModelError
+from subvocab.model.adapters import running_modules
+from subvocab.model.fused import is_fused, over_partial_head
 from subvocab.model.head import PartialHead
 from subvocab.model.logits import (
     Sites,
@@ -29,12 +32,10 @@ from subvocab.model.logits import (
     refuse_label_smoothing,
 )
 from subvocab.model.out_of_vocabulary import partial_ids_or_absent
-from subvocab.model.swap import Swapped, module_of
+from subvocab.model.swap import Swapped, refuse_foreign_forward, swap_class
 
 IGNORED = -100
 LABELS = ("labels", "shift_labels")
-HARMLESS = ("accelerate", "peft", "subvocab", "torch.", "transformers")
-"""Libraries that wrap a model's forward, but call it."""
 
 _locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 """One a head. Beside it: a lock can be neither copied nor pickled."""
@@ -50,37 +51,12 @@ class PartialLanguageModel(Swapped):
     logit_sites: Sites | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse a forward that would multiply by the rows of V′ as if they were those of V.
-
-        Libraries that fuse the head with the loss put their own in the place of the model's.
-        """
-        if name == "forward" and not module_of(value).startswith(HARMLESS):
-            raise UnsupportedModelError(
-                f"`{module_of(value)}` replaces the forward of `{type(self).__name__}`, and would "
-                "compute logits from the rows of the partial vocabulary with labels of the whole "
-                "one. Switch its fused or chunked loss off, or call `subvocab.restore(model)` "
-                "first."
-            )
+        """Refuse a forward that fuses the head with the loss, unless it is known: TRL's."""
+        if name == "forward" and is_fused(value):
+            value = _with_partial_head(value)
+        elif name == "forward":
+            refuse_foreign_forward(self, value)
         super().__setattr__(name, value)
-
-    def resize_token_embeddings(self, *_args: Any, **_kwargs: Any) -> Any:
-        """Refuse to add rows that no look-up reaches.
-
-        Args:
-            *_args: The model's.
-            **_kwargs: The model's.
-
-        Returns:
-            Nothing.
-
-        Raises:
-            UnsupportedModelError: Always.
-        """
-        raise UnsupportedModelError(
-            f"`{type(self).__name__}` holds the rows of a partial vocabulary, so it cannot be "
-            "resized. Resize the model before it is shrunk, or call `subvocab.restore(model)` "
-            "first."
-        )
 
     @classmethod
     def members_for(cls, whole_class: type[nn.Module]) -> dict[str, Any]:
@@ -95,11 +71,48 @@ class PartialLanguageModel(Swapped):
 
         @functools.wraps(whole_class.forward)
         def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if self.training:
+            # A library may hold on to this method for longer than the model is partial.
+            if self.training and isinstance(self, PartialLanguageModel):
                 return forward_in_training(self, *args, **kwargs)
             return whole_class.forward(self, *args, **kwargs)
 
         return {"forward": forward}
+
+
+def make_partial_language_model(model: Any) -> None:
+    """Let a model compute its loss over a partial head, in place.
+
+    Args:
+        model: A language model as it is, but for its head, which is partial.
+
+    Raises:
+        UnsupportedModelError: If its forward was replaced by one that is not known.
+    """
+    fused = vars(model).get("forward")
+    if is_fused(fused):
+        del model.forward
+    swap_class(model, PartialLanguageModel)
+    if is_fused(fused):
+        model.forward = fused
+
+
+def _with_partial_head(method: Any) -> MethodType:
+    """Let a fused forward know of the partial head, for as long as there is one."""
+    function = method.__func__
+
+    @functools.wraps(function)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        heads = [head for head in partial_heads(self) if len(head.frozen)]
+        if not heads or not kwargs.get("fused_lm_head"):
+            return function(self, *args, **kwargs)
+        trains_on_frozen = heads[0].frozen.table.trains_on_frozen and heads[0].mode == "exact"
+        if self.training and not trains_on_frozen:
+            for name in LABELS:
+                if kwargs.get(name) is not None:
+                    partial_labels(kwargs[name], heads[0])
+        return over_partial_head(function, heads[0])(self, *args, **kwargs)
+
+    return MethodType(forward, method.__self__)
 
 
 # Functions rather than methods: a model may have methods of these names, as ProphetNet has.
@@ -156,7 +169,7 @@ def _compute_loss(model: Any, head: PartialHead, named: dict[str, Any]) -> Any:
 
 
 def partial_heads(model: nn.Module) -> list[PartialHead]:
-    """Find the partial output heads of a model.
+    """Find the partial output heads of a model, without those in whose place a copy runs.
 
     Args:
         model: Any model.
@@ -164,7 +177,7 @@ def partial_heads(model: nn.Module) -> list[PartialHead]:
     Returns:
         The modules; nearly always one or none.
     """
-    return [module for module in model.modules() if isinstance(module, PartialHead)]
+    return [module for _, module in running_modules(model) if isinstance(module, PartialHead)]
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

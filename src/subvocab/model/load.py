@@ -25,6 +25,7 @@ from subvocab.model.attach import HeadPlan, Prepared, attach
 from subvocab.model.choose import choose_tables
 from subvocab.model.frozen import RestDevice
 from subvocab.model.head import HeadMode
+from subvocab.model.ranks import refuse_spread_loading
 from subvocab.model.table import OutOfVocabulary, PartialTable
 from subvocab.model.tables import EmbeddingTable
 from subvocab.model.tensors import (
@@ -86,9 +87,11 @@ def from_pretrained(
     Raises:
         CheckpointError: If there is no such checkpoint, or it is damaged, or lacks the
             matrix.
-        UnsupportedModelError: If the model's output head is of a kind that is not known.
+        UnsupportedModelError: If the model's output head is of a kind that is not known, or
+            the model would be spread over several processes.
         VocabularyMismatchError: If no embedding matrix has |V| rows.
     """
+    refuse_spread_loading(kwargs)
     plan = HeadPlan(head, rest_shift=rest_shift, rest_device=rest_device)
     hub_options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
     folder = local_folder(name_or_path, subfolder=kwargs.pop("subfolder", ""), **hub_options)

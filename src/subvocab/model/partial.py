@@ -8,14 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from subvocab.model.bias import PartialBias
-from subvocab.model.swap import Swapped, swap_back, swap_class
+from subvocab.model.ranks import gathered, spread_like
+from subvocab.model.swap import (
+    Swapped,
+    refuse_foreign_forward,
+    swap_back,
+    swap_class,
+)
 from subvocab.model.table import PartialTable
 
 TOKEN_IDS_KEY = "token_ids"  # noqa: S105 - not that kind of token
 """Stands beside E′ in a compact state dict, so that rows never go without their tokens."""
+BASE_KEY = "base_fingerprint"
+"""Stands there too, so that they never go without the unused rows that they were trained beside."""
 SHIFT_KEY = "rest_shift"
 BIAS_SHIFT_KEY = "rest_bias_shift"
-LOOKUP_NAME = "token_lookup"
 
 
 class PartialModule(Swapped):
@@ -38,6 +45,12 @@ class PartialModule(Swapped):
     rest_shift: nn.Parameter | None
     rest_bias_shift: nn.Parameter | None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse a forward that would compute with the rows of V′ by itself."""
+        if name == "forward":
+            refuse_foreign_forward(self, value)
+        super().__setattr__(name, value)
+
     @classmethod
     def name_for(cls, whole_class: type[nn.Module]) -> str:
         """Name the class that is made of another.
@@ -49,6 +62,20 @@ class PartialModule(Swapped):
             Its name after "Partial".
         """
         return f"Partial{whole_class.__name__}"
+
+    @property
+    def token_ids(self) -> Tensor:
+        """V′; torch's distributed checkpoints look up all that stands in a state dict."""
+        if self.table is None:
+            raise AttributeError(TOKEN_IDS_KEY)
+        return torch.tensor(self.table.vocabulary.token_ids)
+
+    @property
+    def base_fingerprint(self) -> Tensor:
+        """The name of E, as the bytes of a text."""
+        if self.table is None:
+            raise AttributeError(BASE_KEY)
+        return self.table.base_name()
 
     def parts(self) -> dict[str, tuple[PartialTable | PartialBias, nn.Parameter, Tensor | None]]:
         """Give the parameters that hold only what belongs to V′.
@@ -76,8 +103,8 @@ class PartialModule(Swapped):
         destination.pop(prefix + BIAS_SHIFT_KEY, None)
         for name, (source, part, shift) in self.parts().items():
             if compact and isinstance(source, PartialTable):  # biases are small, so always whole
-                token_ids = torch.tensor(source.vocabulary.token_ids)
-                destination[prefix + TOKEN_IDS_KEY] = token_ids
+                destination[prefix + TOKEN_IDS_KEY] = self.token_ids
+                destination[prefix + BASE_KEY] = self.base_fingerprint
             else:
                 whole = source.whole_tensor(part, destination, shift=shift)
                 destination[prefix + name] = whole
@@ -97,29 +124,37 @@ class PartialModule(Swapped):
         """Put the rows of V′ in place of the whole matrix, and settle the shift."""
         weight = state_dict.get(prefix + "weight")
         token_ids = state_dict.pop(prefix + TOKEN_IDS_KEY, None)
+        base = state_dict.pop(prefix + BASE_KEY, None)
         shift = self.rest_shift
         zero = None if shift is None else torch.zeros_like(shift)
         whole_shape = (table.vocabulary.full_vocab_size, self.weight.shape[1])
+        if weight is not None:
+            table.foreign = None
         if weight is not None and token_ids is None and tuple(weight.shape) == whole_shape:
-            if (
-                table.adopt_unused_rows(weight, dtype=self.weight.dtype, shift=shift)
-                and zero is not None
-            ):
+            whole, dtype = gathered(weight), self.weight.dtype
+            adopted = table.adopt_unused_rows(whole, dtype=dtype, shift=gathered(shift))
+            if adopted and zero is not None:
                 state_dict[prefix + SHIFT_KEY] = zero
             rows = torch.tensor(table.vocabulary.token_ids)
-            state_dict[prefix + "weight"] = weight[rows.to(weight.device)]
+            part = spread_like(whole[rows.to(whole.device)], self.weight)
+            state_dict[prefix + "weight"] = part
+        elif token_ids is not None and table.keeps_foreign(token_ids, weight):
+            state_dict[prefix + "weight"] = self.weight
         elif weight is not None:
             table.check_token_ids(token_ids, prefix + "weight", tuple(weight.shape))
-            if self.keeps_shift and zero is not None:
-                state_dict.setdefault(prefix + SHIFT_KEY, zero)
+            table.check_base(base, prefix + "weight")
+            if self.keeps_shift and zero is not None and not table.watched_by:
+                state_dict.setdefault(prefix + SHIFT_KEY, zero)  # else another shard may have it
+        elif token_ids is not None:  # a tied one, or that of another shard
+            table.check_token_ids(token_ids, prefix + "weight", (len(token_ids),))
 
     def _take_bias(self, bias: PartialBias, state_dict: dict[str, Any], prefix: str) -> None:
         """Put the biases of V′ in place of all, and settle their shift."""
-        whole, shift = state_dict.get(prefix + "bias"), self.rest_bias_shift
+        whole, shift = gathered(state_dict.get(prefix + "bias")), self.rest_bias_shift
         if whole is not None and tuple(whole.shape) == tuple(bias.whole.shape):
-            if bias.adopt_unused(whole, shift) and shift is not None:
+            if bias.adopt_unused(whole, gathered(shift)) and shift is not None:
                 state_dict[prefix + BIAS_SHIFT_KEY] = torch.zeros_like(shift)
-            state_dict[prefix + "bias"] = bias.of_vocabulary(whole)
+            state_dict[prefix + "bias"] = spread_like(bias.of_vocabulary(whole), self.bias)
 
 
 def register_shifts(
@@ -136,28 +171,6 @@ def register_shifts(
     """
     module.register_parameter(SHIFT_KEY, rest_shift)
     module.register_parameter(BIAS_SHIFT_KEY, rest_bias_shift)
-
-
-def add_lookup(module: nn.Module, table: PartialTable, device: torch.device) -> None:
-    """Give a module the mapping f as a tensor that moves with it and is never saved.
-
-    Args:
-        module: A module that takes ids of V.
-        table: Its table.
-        device: Where the module is.
-    """
-    lookup = torch.tensor(table.vocabulary.lookup, device=device)
-    module.register_buffer(LOOKUP_NAME, lookup, persistent=False)
-
-
-def drop_lookup(module: nn.Module) -> None:
-    """Undo `add_lookup`.
-
-    Args:
-        module: A partial module.
-    """
-    del module._buffers[LOOKUP_NAME]  # noqa: SLF001
-    module._non_persistent_buffers_set.discard(LOOKUP_NAME)  # noqa: SLF001
 
 
 def make_bias_partial(

@@ -9,7 +9,7 @@ column. So backward needs no second pass, and nothing of size tokens × |V| is e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -51,6 +51,79 @@ class Transform:
         return logits
 
 
+@dataclass
+class RestStatistics:
+    """What else a softmax over frozen rows tells of every hidden state; `rest_column` fills it in.
+
+    None of it has a gradient. Each is ``(tokens,)``, in the precision of the column.
+
+    Attributes:
+        highest: The highest logit.
+        highest_row: Which of the frozen rows gives it; the first of several.
+        total: The sum of the logits.
+        mean: Their mean, weighted by probability.
+        log_squares: log Σ exp(2 · logit).
+        rows: How many logits there are.
+    """
+
+    highest: Tensor = field(default_factory=torch.Tensor)
+    highest_row: Tensor = field(default_factory=torch.Tensor)
+    total: Tensor = field(default_factory=torch.Tensor)
+    mean: Tensor = field(default_factory=torch.Tensor)
+    log_squares: Tensor = field(default_factory=torch.Tensor)
+    rows: int = 0
+
+    def begin(self, highest: Tensor) -> None:
+        """Start from no row at all.
+
+        Args:
+            highest: Minus infinity for every token, ``(tokens, 1)``.
+        """
+        zero = torch.zeros_like(highest)
+        self.highest, self.total, self.mean, self.log_squares = highest, zero, zero, zero
+        self.highest_row = torch.zeros_like(highest, dtype=torch.long)
+
+    def add(self, logits: Tensor, weights: Tensor, peak: Tensor) -> None:
+        """Add a part of the rows.
+
+        Args:
+            logits: ``(tokens, rows)``.
+            weights: exp(logits − peak).
+            peak: The highest logit so far, these included, ``(tokens, 1)``.
+        """
+        highest, row = logits.max(dim=1, keepdim=True)
+        self.highest_row = torch.where(highest > self.highest, row + self.rows, self.highest_row)
+        self.rows += logits.shape[1]
+        fade = (self.highest - peak).exp_()
+        self.highest = peak
+        self.total = self.total + logits.sum(dim=1, keepdim=True)
+        self.mean = self.mean * fade + (logits * weights).sum(dim=1, keepdim=True)
+        squares = weights.square().sum(dim=1, keepdim=True)
+        self.log_squares = self.log_squares * fade.square() + squares
+
+    def finish(self, weight: Tensor) -> None:
+        """Turn sums into what they stand for.
+
+        Args:
+            weight: Σ exp(logits − peak), ``(tokens, 1)``.
+        """
+        self.mean = self.mean / weight
+        self.log_squares = self.log_squares.log() + 2 * self.highest
+        for name in ("highest", "highest_row", "total", "mean", "log_squares"):
+            setattr(self, name, getattr(self, name).squeeze(1))
+
+    def shift(self, added: Tensor) -> None:
+        """Add a number to all logits of a token.
+
+        Args:
+            added: ``(tokens,)``.
+        """
+        self.highest = self.highest + added
+        self.total = self.total + self.rows * added
+        self.mean = self.mean + added
+        self.log_squares = self.log_squares + 2 * added
+
+
 def rows_per_tile(tokens: int, device: torch.device) -> int:
     """Tell how many frozen rows to take at a time.
 
@@ -75,6 +148,7 @@ def rest_column(
     *,
     shift: Tensor | None = None,
     transform: Transform = Transform(),
+    statistics: RestStatistics | None = None,
 ) -> Tensor:
     """Give log Σ exp over the logits of frozen rows, for every hidden state.
 
@@ -84,6 +158,7 @@ def rest_column(
             one part at least.
         shift: ``(tokens,)``: what is added to every one of a token's logits.
         transform: What the model does to logits before the softmax.
+        statistics: To be filled in, if wanted.
 
     Returns:
         ``(tokens,)`` in single precision (double for double), with a gradient for hidden
@@ -98,21 +173,44 @@ def rest_column(
         True
     """
     if transform.cap is None:  # a shift passes through a sum of exponentials
-        column = _log_sum_exp(hidden, None, chunks, transform)
-        return column if shift is None else column + transform.scale * shift.to(column.dtype)
-    return _log_sum_exp(hidden, shift, chunks, transform)
+        column = _log_sum_exp(hidden, None, chunks, transform, statistics)
+        if shift is None:
+            return column
+        added = transform.scale * shift.to(column.dtype)
+        if statistics is not None:
+            statistics.shift(added.detach())
+        return column + added
+    return _log_sum_exp(hidden, shift, chunks, transform, statistics)
+
+
+def _tile(
+    logits: Tensor, bias: Tensor | None, shift: Tensor | None, transform: Transform
+) -> tuple[Tensor, Tensor | None]:
+    """Make logits of products, in place; and the slope of the cap, if there is one."""
+    if bias is not None:
+        logits += bias.to(logits.dtype)
+    if shift is not None:
+        logits += shift.to(logits.dtype)[:, None]
+    if transform.scale != 1:
+        logits *= transform.scale
+    if transform.cap is None:
+        return logits, None
+    logits = logits.div_(transform.cap).tanh_()
+    slopes = 1 - logits.square()
+    return logits.mul_(transform.cap), slopes
 
 
 class _LogSumExp(torch.autograd.Function):
     """An online softmax, and with it the mean of the rows."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 - the interface of a Function
         ctx: Any,
         hidden: Tensor,
         shift: Tensor | None,
         chunks: Iterable[tuple[Tensor, Tensor | None]],
         transform: Transform,
+        statistics: RestStatistics | None,
     ) -> Tensor:
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         tokens = hidden.shape[0]
@@ -121,27 +219,22 @@ class _LogSumExp(torch.autograd.Function):
         needs_mean = any(ctx.needs_input_grad)
         mean = hidden.new_zeros(hidden.shape if needs_mean else (0,), dtype=exact)
         slope = hidden.new_zeros((tokens, 1), dtype=exact)
+        if statistics is not None:
+            statistics.begin(highest)
         for rows, bias in chunks:
-            logits = (hidden @ rows.T).to(exact)
-            if bias is not None:
-                logits += bias.to(exact)
-            if shift is not None:
-                logits += shift.to(exact)[:, None]
-            if transform.scale != 1:
-                logits *= transform.scale
-            slopes = logits
-            if transform.cap is not None:
-                logits = logits.div_(transform.cap).tanh_()
-                slopes = 1 - logits.square() if needs_mean else logits
-                logits *= transform.cap
+            logits, slopes = _tile((hidden @ rows.T).to(exact), bias, shift, transform)
             peak = torch.maximum(highest, logits.amax(dim=1, keepdim=True))
             fade = (highest - peak).exp_()
-            weights = logits.sub_(peak).exp_()
+            if statistics is None:
+                weights = logits.sub_(peak).exp_()
+            else:
+                weights = (logits - peak).exp_()
+                statistics.add(logits, weights, peak)
             total.mul_(fade).add_(weights.sum(dim=1, keepdim=True))
             highest = peak
             if not needs_mean:
                 continue
-            if transform.cap is not None:
+            if slopes is not None:
                 weights *= slopes
                 slope.mul_(fade).add_(weights.sum(dim=1, keepdim=True))
             mean.mul_(fade)
@@ -149,6 +242,8 @@ class _LogSumExp(torch.autograd.Function):
                 mean.addmm_(weights, rows)
             else:
                 mean += (weights.to(rows.dtype) @ rows).to(exact)
+        if statistics is not None:
+            statistics.finish(total)
         if needs_mean:
             gain = transform.scale / total
             slope = slope * gain if transform.cap is not None else torch.full_like(slope, 1.0)
@@ -162,8 +257,8 @@ class _LogSumExp(torch.autograd.Function):
         mean, slope = ctx.saved_tensors
         for_hidden = mean * grad[:, None].to(mean.dtype)
         if ctx.shift_dtype is None:
-            return for_hidden, None, None, None
-        return for_hidden, (slope * grad).to(ctx.shift_dtype), None, None
+            return for_hidden, None, None, None, None
+        return for_hidden, (slope * grad).to(ctx.shift_dtype), None, None, None
 
 
 _log_sum_exp = cast("Callable[..., Tensor]", _LogSumExp.apply)

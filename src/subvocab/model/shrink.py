@@ -18,6 +18,7 @@ from subvocab.model.embedding import PartialEmbedding
 from subvocab.model.frozen import RestDevice
 from subvocab.model.head import HeadMode
 from subvocab.model.partial import PartialModule
+from subvocab.model.ranks import refuse_spread, refuse_to_restore_spread
 from subvocab.model.table import OutOfVocabulary, PartialTable
 from subvocab.model.tables import EmbeddingTable
 from subvocab.model.tensors import spilled
@@ -103,6 +104,7 @@ def shrink(
         raise UnsupportedModelError(
             f"`{type(model).__name__}` is shrunk already. Call `subvocab.restore(model)` first."
         )
+    refuse_spread(model)
     plan = HeadPlan(head, rest_shift=rest_shift, rest_device=rest_device)
     chosen = choose_tables(model, vocabulary, head=head)
     refuse_stale_optimizers(model, [table for table, _ in chosen])
@@ -133,7 +135,7 @@ def restore(model: Model) -> Model:
         Parameter: an optimizer made before is of no further use.
 
     Raises:
-        UnsupportedModelError: If the model is not shrunk.
+        UnsupportedModelError: If the model is not shrunk, or spread over several processes.
 
     Source:
         §4 "After fine-tuning": E[f⁻¹(j)] = E′[j].
@@ -143,6 +145,7 @@ def restore(model: Model) -> Model:
             f"`{type(model).__name__}` has no partial embedding, so there is nothing to restore. "
             "Was it restored already?"
         )
+    refuse_to_restore_spread(model)
     detach(model)
     return model
 

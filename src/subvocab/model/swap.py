@@ -13,15 +13,20 @@ from torch import nn
 
 from subvocab.errors import UnsupportedModelError
 
+HARMLESS = ("accelerate", "peft", "subvocab", "torch.", "transformers")
+"""Libraries that wrap a module's forward, but call it."""
+
 
 class Swapped(nn.Module):
     """What every class that is made on the spot has in common. Never instantiated.
 
     Attributes:
         whole_class: The class that the module came from.
+        mixin: What it gained.
     """
 
     whole_class: type[nn.Module]
+    mixin: type[Swapped]
 
     @classmethod
     def name_for(cls, whole_class: type[nn.Module]) -> str:
@@ -49,8 +54,7 @@ class Swapped(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Name the class by those it came from: this one has no module to be imported from."""
-        mixin = type(self).__bases__[0]
-        return _new_instance, (mixin, self.whole_class), self.__getstate__()
+        return _new_instance, (self.mixin, self.whole_class), self.__getstate__()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__.copy()
@@ -73,6 +77,7 @@ def swapped_class(mixin: type[Swapped], whole_class: type[nn.Module]) -> Any:
     if key not in _classes:
         members = {
             "whole_class": whole_class,
+            "mixin": mixin,
             "__module__": whole_class.__module__,
             "__doc__": whole_class.__doc__,
             **mixin.members_for(whole_class),
@@ -91,13 +96,43 @@ def swap_class(module: nn.Module, mixin: type[Swapped]) -> None:
     Raises:
         UnsupportedModelError: If its forward was replaced, which the new class's would not be.
     """
+    refuse_replaced_forward(module)
+    module.__class__ = swapped_class(mixin, type(module))
+
+
+def refuse_replaced_forward(module: nn.Module) -> None:
+    """Refuse to swap the class of a module that would not call its new forward.
+
+    Args:
+        module: The module.
+
+    Raises:
+        UnsupportedModelError: If it has a forward of its own.
+    """
     if "forward" in vars(module):
         raise UnsupportedModelError(
             f"The forward of `{type(module).__name__}` was replaced by one of "
             f"`{module_of(module.forward)}`, which would pass by the partial vocabulary. Shrink "
             "the model first, then dispatch it over devices, wrap or patch it."
         )
-    module.__class__ = swapped_class(mixin, type(module))
+
+
+def refuse_foreign_forward(module: nn.Module, forward: Any) -> None:
+    """Refuse a forward that would take the rows of V′ for those of V.
+
+    Args:
+        module: A module that holds them.
+        forward: What shall take the place of its forward.
+
+    Raises:
+        UnsupportedModelError: Unless it is known to call the module's own.
+    """
+    if not module_of(forward).startswith(HARMLESS):
+        raise UnsupportedModelError(
+            f"`{module_of(forward)}` replaces the forward of `{type(module).__name__}`, and would "
+            "compute logits from the rows of the partial vocabulary with labels of the whole "
+            "one. Switch its fused or chunked loss off, or call `subvocab.restore(model)` first."
+        )
 
 
 def module_of(function: Any) -> str:

@@ -14,10 +14,13 @@ from typing import Any, cast
 from torch import nn
 
 from subvocab.errors import UnsupportedModelError, VocabularyMismatchError, listed
+from subvocab.model.adapters import ADVICE, candidates, is_adapter, kind_of
 
 PER_LAYER_SIZE = "vocab_size_per_layer_input"
 """The entry of a configuration that tells the rows of a table beside the embedding (Gemma 3n)."""
 MATRIX = 2
+Lookup = nn.Embedding | nn.EmbeddingBag
+"""What looks tokens up in a table; a bag adds up what it finds."""
 DECODER = "decoder"
 """The part of a model that an output head belongs to, where there are several."""
 
@@ -33,7 +36,7 @@ class EmbeddingTable:
     """
 
     parameter: nn.Parameter
-    owners: dict[str, nn.Embedding]
+    owners: dict[str, Lookup]
     heads: dict[str, nn.Module] = field(default_factory=dict)
 
     @property
@@ -56,7 +59,7 @@ def find_tables(
 
     Args:
         model: A transformers model, a module with such models in it, or any module with an
-            ``nn.Embedding`` of ``full_vocab_size`` rows.
+            ``nn.Embedding`` or ``nn.EmbeddingBag`` of ``full_vocab_size`` rows.
         full_vocab_size: |V|.
         part: The part of the model to look in, such as "encoder": one of the names between
             the dots of a module's name. An output head of no part is the decoder's.
@@ -66,20 +69,13 @@ def find_tables(
         The tables, in the order of the model's modules; untied heads last.
 
     Raises:
-        UnsupportedModelError: If an embedding is no ``nn.Embedding``, an output head no
+        UnsupportedModelError: If what looks up is none of these, an output head no
             linear layer, a tied head shall stay whole, or another tensor over the
             vocabulary is not known.
         VocabularyMismatchError: If no embedding matrix has |V| rows, or a head has another
             number.
     """
-    inputs = _input_embeddings(model)
-    if not inputs:
-        inputs = [
-            module
-            for module in model.modules()
-            if isinstance(module, nn.Embedding) and module.num_embeddings == full_vocab_size
-        ]
-    inputs = [e for e in inputs if _belongs(model, e, part)]
+    inputs = [e for e in find_lookups(model) if _belongs(model, e, part)]
     parameters = {
         id(e.weight): cast("nn.Parameter", e.weight)
         for e in inputs
@@ -113,6 +109,21 @@ def find_tables(
         if heads:
             _refuse_unknown_tensors(model, tables, full_vocab_size)
     return tables
+
+
+def find_lookups(model: nn.Module) -> list[Lookup]:
+    """Find what a model may look tokens up in, whatever the size of its vocabulary.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        The input embeddings of models of transformers, and every bag; where there are no
+        such models, every embedding.
+    """
+    found: list[Lookup] = [*_input_embeddings(model)]
+    kinds = nn.EmbeddingBag if found else Lookup
+    return [*found, *(module for module in model.modules() if isinstance(module, kinds))]
 
 
 def find_per_layer_tables(model: nn.Module, tables: list[EmbeddingTable]) -> list[EmbeddingTable]:
@@ -158,24 +169,31 @@ def find_heads(
     heads: dict[str, nn.Module] = {}
     for model_part in _pretrained_models(model):
         products = [m for m in model_part.modules() if _is_tied_product(m, full_vocab_size)]
-        module = products[0] if products else model_part.get_output_embeddings()
-        if module is None or not _belongs(model, module, part, default=DECODER):
-            continue
-        name = names.get(id(module), type(module).__name__)
-        if not products and not _is_linear(module):
-            raise UnsupportedModelError(
-                f"The output head `{name}` of `{type(model_part).__name__}` is a "
-                f"`{type(module).__name__}`, expected an `nn.Linear` over the vocabulary. Train a "
-                "model without it, such as a classifier."
-            )
-        if not products and module.weight.shape[0] != full_vocab_size:
-            raise VocabularyMismatchError(
-                f"The output head `{name}` of `{type(model_part).__name__}` has "
-                f"{module.weight.shape[0]:,} rows, expected {full_vocab_size:,}, one for each "
-                "token of the vocabulary. Use a model whose head and embedding are of one size."
-            )
-        heads[name] = module
+        for module in products or candidates(model_part.get_output_embeddings()):
+            if module is None or not _belongs(model, module, part, default=DECODER):
+                continue
+            name = names.get(id(module), type(module).__name__)
+            if not products:
+                _check_head(model_part, name, module, full_vocab_size)
+            heads[name] = module
     return heads
+
+
+def _check_head(model: Any, name: str, head: Any, full_vocab_size: int) -> None:
+    """Refuse an output head that does anything but multiply by a row for each token."""
+    if not _is_linear(head):
+        way_out = "Train a model without it, such as a classifier."
+        raise UnsupportedModelError(
+            f"The output head `{name}` of `{type(model).__name__}` is a {kind_of(head)}, "
+            "expected an `nn.Linear` over the vocabulary. "
+            + (ADVICE if is_adapter(head) else way_out)
+        )
+    if head.weight.shape[0] != full_vocab_size:
+        raise VocabularyMismatchError(
+            f"The output head `{name}` of `{type(model).__name__}` has "
+            f"{head.weight.shape[0]:,} rows, expected {full_vocab_size:,}, one for each "
+            "token of the vocabulary. Use a model whose head and embedding are of one size."
+        )
 
 
 def _is_linear(module: Any) -> bool:
@@ -240,17 +258,22 @@ def _input_embeddings(model: nn.Module) -> list[nn.Embedding]:
         if getattr(module, "main_input_name", "input_ids") != "input_ids":
             continue  # patches of a picture, frames of sound: what they embed are no tokens
         try:
-            embedding = module.get_input_embeddings()
+            embeddings = candidates(module.get_input_embeddings())
         except (AttributeError, NotImplementedError):  # a part without a table: CANINE
             continue
-        if isinstance(embedding, nn.Embedding):
-            found[id(embedding)] = embedding
-        elif embedding is not None and (module is model or _wraps_embedding(embedding)):
-            raise UnsupportedModelError(
-                f"The input embedding of `{type(module).__name__}` is a "
-                f"`{type(embedding).__name__}`, expected an `nn.Embedding`. If an adapter was put "
-                "on it, leave the embedding out of the adapter's target modules."
-            )
+        for embedding in embeddings:
+            if isinstance(embedding, nn.Embedding):
+                found[id(embedding)] = embedding
+            elif embedding is not None and (module is model or _wraps_embedding(embedding)):
+                way_out = (
+                    "If an adapter was put on it, leave the embedding out of the adapter's target "
+                    "modules."
+                )
+                raise UnsupportedModelError(
+                    f"The input embedding of `{type(module).__name__}` is a "
+                    f"{kind_of(embedding)}, expected an `nn.Embedding`. "
+                    + (ADVICE if is_adapter(embedding) else way_out)
+                )
     return list(found.values())
 
 
@@ -261,13 +284,13 @@ def _wraps_embedding(embedding: Any) -> bool:
 
 def _owners(
     model: nn.Module, parameter: nn.Parameter, heads: dict[str, nn.Module]
-) -> dict[str, nn.Embedding]:
+) -> dict[str, Lookup]:
     """Give every module that looks up in a table; refuse one that does anything else with it."""
-    owners: dict[str, nn.Embedding] = {}
+    owners: dict[str, Lookup] = {}
     for name, module in model.named_modules(remove_duplicate=True):
         if name in heads or not any(h is parameter for h in module.parameters(recurse=False)):
             continue
-        if not isinstance(module, nn.Embedding):
+        if not isinstance(module, Lookup):
             raise UnsupportedModelError(
                 f"`{name}` (`{type(module).__name__}`) of `{type(model).__name__}` shares the "
                 "embedding matrix, but is neither an `nn.Embedding` nor the model's output head, "

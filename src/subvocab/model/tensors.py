@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -138,6 +138,30 @@ def shifted(matrix: FullMatrix, shift: torch.Tensor) -> FullMatrix:
     shape = (matrix.full_vocab_size, matrix.embedding_dim)
     chunks = (to_bytes(part + added) for _, part in tensor_chunks(matrix))
     return FullMatrix.spill(SPILL_NAME, matrix.dtype, shape, chunks)
+
+
+def decayed(matrix: FullMatrix, decays: Sequence[float]) -> FullMatrix:
+    """Shrink every number of a matrix as AdamW's weight decay does, step by step.
+
+    One product of all factors would round otherwise: each step rounds by itself.
+
+    Args:
+        matrix: E.
+        decays: Learning rate times weight decay, of each step.
+
+    Returns:
+        A temporary matrix on disk.
+    """
+    shape = (matrix.full_vocab_size, matrix.embedding_dim)
+
+    def chunks() -> Iterator[np.ndarray]:
+        for _, part in tensor_chunks(matrix):
+            rows = part.clone()
+            for decay in decays:
+                rows.mul_(1 - decay)
+            yield to_bytes(rows)
+
+    return FullMatrix.spill(SPILL_NAME, matrix.dtype, shape, chunks())
 
 
 def tensor_chunks(

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import subvocab as sv
 from subvocab.cli.app import app
+from subvocab.model.row_adapter import RowAdapter
 from tests import tiny_tokenizers
 
 
@@ -83,6 +84,36 @@ def test_inspect_describes_a_compact_checkpoint(base: Path) -> None:
     assert held["kind"] == "compact_checkpoint"
     assert held["base"] == str(base)
     assert held["vocabulary"]["fingerprint"] == sv.vocabulary_of(model).fingerprint
+
+
+@pytest.mark.parametrize("differences", [False, True])
+def test_inspect_describes_a_row_adapter(base: Path, tmp_path: Path, differences: bool) -> None:
+    """How many rows of which table, and of which base."""
+    vocabulary = sv.PartialVocabulary(np.array([0, 7]), full_vocab_size=300)
+    model = sv.from_pretrained(AutoModelForSequenceClassification, base, vocabulary)
+    adapter = RowAdapter.of(model, differences=differences)
+    adapter.save(tmp_path / "rows.safetensors")
+    rows = len(sv.vocabulary_of(model))
+
+    held = _described(tmp_path / "rows.safetensors")
+
+    assert held == {
+        "kind": "row_adapter",
+        "fingerprint": adapter.fingerprint,
+        "tables": [
+            {
+                "table": "bert.embeddings.word_embeddings.weight",
+                "rows": rows,
+                "of": 300,
+                "numbers": f"[{rows}, 32] float32",
+                "kept_as": "differences" if differences else "learned rows",
+                "rest_shift": "no",
+                "base_fingerprint": model.get_input_embeddings().table.matrix.fingerprint,
+            }
+        ],
+    }
+    _, printed, _ = _run(tmp_path / "rows.safetensors")
+    assert "word_embeddings" in printed
 
 
 def test_inspect_prints_a_table(tmp_path: Path, counts: sv.TokenCounts) -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import subvocab as sv
 from subvocab.cli.app import app
+from subvocab.model.row_adapter import RowAdapter
 
 
 @pytest.fixture
@@ -61,6 +62,24 @@ def test_merge_brings_the_tokenizer_along(folder: Path) -> None:
     assert not there & {"subvocab.json", "vocabulary.safetensors"}
 
 
+def test_merge_writes_a_row_adapter_into_its_base(folder: Path) -> None:
+    """A file instead of a folder: the learned rows alone."""
+    vocabulary = sv.PartialVocabulary(np.array([0, 7, 42]), full_vocab_size=300)
+    model = sv.from_pretrained(AutoModelForSequenceClassification, folder / "base", vocabulary)
+    with torch.no_grad():
+        model.get_input_embeddings().weight += 1
+    RowAdapter.of(model).save("rows.safetensors")
+
+    done = _run("rows.safetensors", "--base", "base", "--out", "out")
+
+    assert done == (0, "The whole model lies in out\n", "")
+    merged = AutoModelForSequenceClassification.from_pretrained(folder / "out")
+    assert torch.equal(
+        merged.get_input_embeddings().weight,
+        model.state_dict()["bert.embeddings.word_embeddings.weight"],
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -72,6 +91,10 @@ def test_merge_brings_the_tokenizer_along(folder: Path) -> None:
         (("small", "none", "out"), "`none` is no folder here, and could not be had from the Hub: "),
         (("small", "whole", "out"), "/whole is the one that was shrunk; of 300 rows there: "),
         (("small", "base", "whole"), "whole exists already, and nothing is ever overwritten. "),
+        (
+            ("whole/model.safetensors", "base", "out"),
+            "whole/model.safetensors holds `None`, expected `row_adapter`. ",
+        ),
         (("small", "base", "none/out"), "/none to write `out` in. Make it.\n"),
     ],
 )

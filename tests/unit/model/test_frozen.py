@@ -37,6 +37,21 @@ def gathered(frozen: FrozenRows, rows: int, *, like: Tensor = MATRIX) -> Tensor:
     return torch.cat([part for part, _ in frozen.chunks(rows, None, like=like)])
 
 
+def test_a_copy_holds_the_rows_no_second_time() -> None:
+    """As the reference of a preference loss is one; but another dtype or matrix is another."""
+    table = PartialTable(VOCABULARY, spilled(MATRIX))
+    frozen, twin = FrozenRows(table), FrozenRows(copy.deepcopy(table))
+    other = FrozenRows(PartialTable(VOCABULARY, spilled(MATRIX)))
+
+    ours, theirs = (next(one.chunks(1000, None, like=MATRIX))[0] for one in (frozen, twin))
+    apart = next(other.chunks(1000, None, like=MATRIX))[0]
+    half = next(twin.chunks(1000, None, like=MATRIX.half()))[0]
+
+    assert ours.data_ptr() == theirs.data_ptr() != apart.data_ptr()
+    assert torch.equal(half, ours.half())
+    assert torch.equal(next(frozen.chunks(1000, None, like=MATRIX))[0], MATRIX[UNUSED])
+
+
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 @pytest.mark.parametrize("place", [None, "cpu", "disk"])
 def test_chunks_gives_the_rows_in_order(place: RestDevice, rows: int) -> None:

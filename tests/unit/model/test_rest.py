@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from subvocab.model.rest import FEWEST_ROWS, MOST_ROWS, Transform, rest_column, rows_per_tile
+from subvocab.model.rest import (
+    FEWEST_ROWS,
+    MOST_ROWS,
+    RestStatistics,
+    Transform,
+    rest_column,
+    rows_per_tile,
+)
 
 TOKENS, ROWS, DIM = 7, 101, 16
 TRANSFORMS = [
@@ -62,6 +69,44 @@ def test_rest_column_needs_no_biases_and_no_shift() -> None:
 
     expected = (given["hidden"] @ given["rows"].T).logsumexp(dim=1)
     torch.testing.assert_close(column, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 10, 1000])
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_statistics_are_those_of_all_logits(transform: Transform, size: int) -> None:
+    """However the rows are divided; and the column stays as it is without them."""
+    given = drawn()
+    parts = list(zip(given["rows"].split(size), given["bias"].split(size), strict=True))
+    statistics = RestStatistics()
+
+    column = rest_column(
+        given["hidden"], parts, shift=given["shift"], transform=transform, statistics=statistics
+    )
+
+    logits = given["hidden"] @ given["rows"].T + given["bias"] + given["shift"][:, None]
+    logits = transform(logits.detach())
+    expected = {
+        "highest": logits.amax(1),
+        "highest_row": logits.argmax(1),
+        "total": logits.sum(1),
+        "mean": (logits.softmax(1) * logits).sum(1),
+        "log_squares": (2 * logits).logsumexp(1),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(getattr(statistics, name), value, rtol=1e-10, atol=1e-10)
+    assert statistics.rows == ROWS
+    without = rest_column(given["hidden"], parts, shift=given["shift"], transform=transform)
+    assert torch.equal(column, without)
+
+
+def test_of_several_highest_logits_the_first_counts() -> None:
+    """In one part of the rows, and in another."""
+    rows = torch.tensor([[1.0], [2.0], [2.0], [0.0], [2.0]])
+    statistics = RestStatistics()
+
+    rest_column(torch.ones(1, 1), [(part, None) for part in rows.split(3)], statistics=statistics)
+
+    assert statistics.highest_row.tolist() == [1]
 
 
 def test_rest_column_does_not_overflow() -> None:

@@ -15,7 +15,6 @@ from torch import nn
 
 import subvocab as sv
 from subvocab.errors import UnsupportedModelError
-from subvocab.model.partial import LOOKUP_NAME
 from subvocab.model.shrink import partial_embeddings
 from tests.models import CONFIGS, FULL_VOCAB_SIZE, tiny_config, tiny_model
 from tests.reference import (
@@ -254,15 +253,41 @@ def test_shrink_warns_where_little_is_gained() -> None:
     assert warned[0].filename == __file__
 
 
-def test_shrink_moves_with_the_model() -> None:
-    """The look-up table is a buffer, so that devices and copies take it along; no file keeps it."""
-    model = tiny_model("bert")
+def test_shrink_adds_no_buffer() -> None:
+    """Data-parallel training sends every buffer to every rank at each step."""
+    whole, model = tiny_model("t5"), tiny_model("t5")
     sv.shrink(model, VOCABULARY)
 
-    names = {name.rpartition(".")[2] for name, _ in model.named_buffers()}
+    assert dict(model.named_buffers()).keys() == dict(whole.named_buffers()).keys()
 
-    assert LOOKUP_NAME in names
-    assert not any(LOOKUP_NAME in name for name in model.state_dict())
+
+def test_shrink_keeps_one_look_up_a_device() -> None:
+    """All modules over a table share it, and none but the ids decide where it lies."""
+    model = tiny_model("t5")
+    sv.shrink(model, VOCABULARY)
+    (table,) = {module.table for module in partial_embeddings(model).values()}
+    ids = ids_of(VOCABULARY)[None]
+    on_cpu = table.lookup_on(ids.device)
+
+    output = model.to("meta").transformer.encoder(ids.to("meta")).last_hidden_state
+
+    assert output.is_meta
+    assert output.shape == (1, len(VOCABULARY), model.config.d_model)
+    assert table.lookup_on(ids.device) is on_cpu
+    assert table.lookup_on(torch.device("meta")).is_meta
+
+
+def test_shrink_may_be_followed_by_inference_alone() -> None:
+    """What evaluation leaves behind serves training as well."""
+    model = tiny_model("gpt2", "causal-lm")
+    sv.shrink(model, VOCABULARY)
+    ids = ids_of(VOCABULARY)[None]
+
+    with torch.inference_mode():
+        model.eval()(ids)
+    model.train()(ids).logits.sum().backward()
+
+    assert model.get_input_embeddings().weight.grad.any()
 
 
 def test_shrink_serves_several_threads() -> None:

@@ -103,6 +103,35 @@ def test_adopt_unused_rows_compares_bits() -> None:
     assert table.whole_tensor(matrix[[1, 3, 4]])[0, 1].signbit()
 
 
+def test_put_back_takes_a_shift_out_of_the_rows() -> None:
+    """Only where a matrix that was held gives them bit for bit with it."""
+    table, shift = made(), torch.tensor([0.1, -0.3])
+    before, weight = table.matrix, MATRIX[[1, 3, 4]]
+
+    assert table.adopt_unused_rows(MATRIX + shift, dtype=torch.float32)
+    assert table.adopted
+    assert not table.put_back(weight, None, shift * 2)
+    assert table.put_back(weight, None, shift)
+
+    assert table.matrix is before
+    assert not table.adopted
+
+
+def test_the_first_and_the_latest_matrix_are_kept() -> None:
+    """Loading again and again takes no more room on disk."""
+    table = made()
+    first = table.matrix
+
+    for number in range(1, 5):
+        latest = table.matrix
+        assert table.adopt_unused_rows(MATRIX + number, dtype=torch.float32)
+        assert table.replaced == ((first, latest) if number > 1 else (first,))
+
+    assert table.base is first
+    table.return_to_base()
+    assert (table.matrix, table.replaced) == (first, ())
+
+
 @pytest.mark.parametrize(
     ("tokenizer", "token_ids", "said"),
     [
