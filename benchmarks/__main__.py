@@ -7,7 +7,7 @@ from importlib import import_module
 
 from benchmarks.harness import Measured, save, show
 
-BENCHMARKS = ("scan", "load", "merge", "train", "plan", "head")
+BENCHMARKS = ("scan", "load", "merge", "train", "plan", "head", "adapters", "ranks", "ray")
 
 
 def main() -> None:

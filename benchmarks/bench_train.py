@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -67,10 +66,10 @@ def peak_bytes(folder: str, way: str) -> int:
     Returns:
         Bytes beyond what was held before the model was made.
     """
-    batches = _batches(way, MEMORY_STEPS)
+    batches = batches_for(way, MEMORY_STEPS)
     sv.from_pretrained  # noqa: B018 - import first, measure then
     with sv.PeakMemory() as memory:
-        step = _stepper(folder, way)
+        step = encoder.training_step(model_for(folder, way))
         for batch in batches:
             step(batch)
     return memory.peak_bytes
@@ -86,8 +85,8 @@ def step_seconds(folder: str) -> dict[str, float]:
         The median of a step, by way.
     """
     ways = ("partial", "native", "full")
-    steps = {way: _stepper(folder, way) for way in ways}
-    batches = {way: _batches(way, STEPS + WARM_UP) for way in ways}
+    steps = {way: encoder.training_step(model_for(folder, way)) for way in ways}
+    batches = {way: batches_for(way, STEPS + WARM_UP) for way in ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(STEPS + WARM_UP):
         for way in ways:
@@ -100,8 +99,16 @@ def step_seconds(folder: str) -> dict[str, float]:
     return {way: statistics.median(taken) for way, taken in seconds.items()}
 
 
-def _batches(way: str, count: int) -> list[dict[str, Any]]:
-    """Draw batches; for the natively small model they are renumbered beforehand."""
+def batches_for(way: str, count: int) -> list[dict[str, Any]]:
+    """Draw batches; for the natively small model they are renumbered beforehand.
+
+    Args:
+        way: ``partial``, ``native`` or ``full``.
+        count: How many.
+
+    Returns:
+        Inputs with class labels.
+    """
     drawn = encoder.batches(count)
     if way == "native":
         vocabulary = encoder.vocabulary()
@@ -111,14 +118,19 @@ def _batches(way: str, count: int) -> list[dict[str, Any]]:
     return drawn
 
 
-def _stepper(folder: str, way: str) -> Callable[[dict[str, Any]], None]:
-    """Make a model and its optimizer, and give the function of one training step."""
-    model: Any
+def model_for(folder: str, way: str) -> Any:
+    """Make a model.
+
+    Args:
+        folder: The checkpoint.
+        way: ``partial``, ``native`` or ``full``.
+
+    Returns:
+        The encoder with a head for two classes.
+    """
     if way == "partial":
         auto_class = AutoModelForSequenceClassification
-        model = sv.from_pretrained(auto_class, folder, encoder.vocabulary())
-    elif way == "native":
-        model = BertForSequenceClassification(encoder.config(encoder.PARTIAL_VOCAB_SIZE))
-    else:
-        model = AutoModelForSequenceClassification.from_pretrained(folder)
-    return encoder.training_step(model)
+        return sv.from_pretrained(auto_class, folder, encoder.vocabulary())
+    if way == "native":
+        return BertForSequenceClassification(encoder.config(encoder.PARTIAL_VOCAB_SIZE))
+    return AutoModelForSequenceClassification.from_pretrained(folder)

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from subvocab.data import scan, scan_growth
     from subvocab.integrations.masking import PartialMaskingCollator
     from subvocab.integrations.shrink_trainer import shrink_trainer
+    from subvocab.integrations.tasks import verify
     from subvocab.integrations.trainer import VocabularyCallback
     from subvocab.model.accounting import PeakMemory, count_parameters
-    from subvocab.model.checkpoint import compact_state_dict, merge, save_compact
+    from subvocab.model.checkpoint import compact_state_dict, save_compact
     from subvocab.model.load import from_pretrained
+    from subvocab.model.merge import merge
+    from subvocab.model.row_adapter import RowAdapter
     from subvocab.model.shrink import restore, shrink, vocabulary_of
     from subvocab.storage import FullMatrix
     from subvocab.vocabulary import PartialVocabulary, TokenCounts, VocabularyGrowth
@@ -38,19 +41,21 @@ _HOMES = {
     "PartialMaskingCollator": "subvocab.integrations.masking",
     "PartialVocabulary": "subvocab.vocabulary",
     "PeakMemory": "subvocab.model.accounting",
+    "RowAdapter": "subvocab.model.row_adapter",
     "TokenCounts": "subvocab.vocabulary",
     "VocabularyCallback": "subvocab.integrations.trainer",
     "VocabularyGrowth": "subvocab.vocabulary",
     "compact_state_dict": "subvocab.model.checkpoint",
     "count_parameters": "subvocab.model.accounting",
     "from_pretrained": "subvocab.model.load",
-    "merge": "subvocab.model.checkpoint",
+    "merge": "subvocab.model.merge",
     "restore": "subvocab.model.shrink",
     "save_compact": "subvocab.model.checkpoint",
     "scan": "subvocab.data",
     "scan_growth": "subvocab.data",
     "shrink": "subvocab.model.shrink",
     "shrink_trainer": "subvocab.integrations.shrink_trainer",
+    "verify": "subvocab.integrations.tasks",
     "vocabulary_of": "subvocab.model.shrink",
 }
 
@@ -64,6 +69,7 @@ __all__ = [
     "PartialMaskingCollator",
     "PartialVocabulary",
     "PeakMemory",
+    "RowAdapter",
     "SubvocabError",
     "TokenCounts",
     "UnsupportedModelError",
@@ -80,6 +86,7 @@ __all__ = [
     "scan_growth",
     "shrink",
     "shrink_trainer",
+    "verify",
     "vocabulary_of",
 ]
 

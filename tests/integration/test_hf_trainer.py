@@ -1,191 +1,299 @@
-"""Whole runs of the Trainer: with E′ as with E, interrupted or not."""
+"""Whole runs of the Trainer: with E′ as with E, whatever the Trainer is asked to do."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import datasets
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
+from transformers import Trainer, default_data_collator
 
 import subvocab as sv
-from subvocab.model.checkpoint import VOCABULARY_FILE
+from subvocab.integrations.model_card import HEADING
 from subvocab.model.shrink import partial_embeddings
-from tests.models import FULL_VOCAB_SIZE, tiny_model
-from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of
-
-EOS = 1
-VOCABULARY = drawn_vocabulary().union([EOS])
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*pin_memory.*:UserWarning", "ignore:.*activation_checkpointing.*:FutureWarning"
+from tests.models import FULL_VOCAB_SIZE
+from tests.pages import python_blocks, run_block
+from tests.reference import assert_equal_states, copied, ids_of, unused_ids
+from tests.tiny_tokenizers import as_transformers, byte_level, wordpiece
+from tests.trainer_runs import (
+    IGNORED_WARNINGS,
+    TRAINING,
+    VOCABULARY,
+    arguments_of,
+    history,
+    logits_of,
+    shrunk,
+    trainer_of,
+    whole,
 )
 
-
-def rows(token_ids: torch.Tensor, *, count: int = 24, seed: int = 0) -> list[dict[str, Any]]:
-    """Make a dataset whose rows end in one and the same token, for the families that pool there."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = token_ids[torch.randint(len(token_ids), (count, 8), generator=generator)]
-    ids[ids == EOS] = token_ids[-1]
-    ids[:, -1] = EOS
-    return [
-        {"input_ids": row, "attention_mask": torch.ones_like(row), "labels": i % 2}
-        for i, row in enumerate(ids)
-    ]
+pytestmark = pytest.mark.filterwarnings(*IGNORED_WARNINGS)
 
 
-TRAINING = rows(ids_of(VOCABULARY))
-UNSEEN = rows(torch.arange(FULL_VOCAB_SIZE), seed=1)
+class ShortOfMemory(Trainer):
+    """A Trainer on a device that holds no more than two rows at a time."""
+
+    def training_step(self, model: Any, inputs: Any, *more: Any) -> torch.Tensor:
+        """Fail as a GPU does."""
+        if len(inputs["input_ids"]) > 2:
+            raise RuntimeError("CUDA out of memory.")
+        return super().training_step(model, inputs, *more)
 
 
-def trainer_of(model: Any, folder: Path, *, callback: bool = True, **options: Any) -> Trainer:
-    """Make a Trainer with the defaults that everyone uses, and a callback for a shrunk model."""
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=4,
-        num_train_epochs=2,
-        learning_rate=1e-3,
-        max_grad_norm=0.05,
-        logging_steps=1,
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        seed=3,
-        **{"save_strategy": "no"} | options,
-    )
-    watched = partial_embeddings(model) and callback
-    return Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=TRAINING,
-        eval_dataset=UNSEEN,
-        callbacks=[sv.VocabularyCallback(model)] if watched else None,
-    )
-
-
-def shrunk(family: str = "bert", size: int = 40, *, seed: int = 0) -> Any:
-    """Make a shrunk model; seeds change its vocabulary, not its weights."""
-    model = tiny_model(family)
-    vocabulary = VOCABULARY if not seed else drawn_vocabulary(size, seed=seed)
-    sv.shrink(model, vocabulary)
-    return model
-
-
-def history(trainer: Trainer) -> list[tuple[float, float]]:
-    """Give loss and gradient norm of every step."""
-    log = trainer.state.log_history
-    return [(entry["loss"], entry["grad_norm"]) for entry in log if "loss" in entry]
-
-
-@pytest.mark.parametrize("family", ["bert", "t5", "llama"])
-@pytest.mark.parametrize("optimizer", ["adamw_torch_fused", "sgd"])
-def test_a_run_is_equal(family: str, optimizer: str, tmp_path: Path) -> None:
-    """Losses, gradient norms, weights, and predictions on text that was never seen."""
-    runs: list[Any] = []
-    for model in (tiny_model(family, pad_token_id=0), tiny_model(family, pad_token_id=0)):
-        if runs:
-            sv.shrink(model, VOCABULARY)
-        trainer = trainer_of(model, tmp_path, optim=optimizer)
-        trainer.train()
-        predictions = trainer.predict(UNSEEN).predictions  # type: ignore[arg-type]
-        logits = predictions[0] if isinstance(predictions, tuple) else predictions
-        runs.append((history(trainer), logits, copied(model.state_dict())))
-
-    (full_history, full_logits, full_state), (our_history, our_logits, our_state) = runs
-    assert len(full_history) == 12
-    assert our_history == full_history
-    assert np.array_equal(our_logits, full_logits)
-    assert_equal_states(our_state, full_state)
-
-
-def interrupted(folder: Path, model: Any, **options: Any) -> Path:
-    """Train with a checkpoint after every third step; give the one in the middle."""
-    trainer = trainer_of(model, folder, save_strategy="steps", save_steps=3, **options)
+def run(model: Any, folder: Path, *, shrink: bool, **options: Any) -> tuple[Any, Any]:
+    """Train; give all there is to compare."""
+    trainer = trainer_of(model, folder, **options)
+    if shrink:
+        sv.shrink_trainer(trainer)
     trainer.train()
-    return folder / "checkpoint-6"
+    state = copied(trainer.model.state_dict())
+    scores = {k: v for k, v in trainer.evaluate().items() if not k.endswith("second")}
+    scores.pop("eval_runtime")
+    return trainer, (history(trainer), scores, logits_of(trainer).tolist(), state)
 
 
-@pytest.mark.parametrize("family", ["bert", "t5"])
-@pytest.mark.parametrize("restored", [False, True])
-def test_a_resumed_run_is_equal(family: str, tmp_path: Path, *, restored: bool) -> None:
-    """As if it had not been interrupted; callbacks made anew from their state too."""
-    model, again = shrunk(family), shrunk(family)
-    checkpoint = interrupted(tmp_path, model)
-
-    trainer = trainer_of(again, tmp_path, restore_callback_states_from_checkpoint=restored)
-    trainer.train(resume_from_checkpoint=str(checkpoint))
-
-    assert_equal_states(copied(again.state_dict()), model.state_dict())
-
-
-def test_checkpoints_are_whole_and_hold_the_vocabulary(tmp_path: Path) -> None:
-    """Anyone can load them, and shrink the model alike to go on."""
-    model = shrunk()
-    checkpoint = interrupted(tmp_path, model)
-
-    whole = AutoModelForSequenceClassification.from_pretrained(checkpoint)
-
-    assert whole.get_input_embeddings().weight.shape[0] == FULL_VOCAB_SIZE
-    for folder in tmp_path.glob("checkpoint-*"):
-        assert sv.PartialVocabulary.load(folder / VOCABULARY_FILE) == sv.vocabulary_of(model)
-    assert len(list(tmp_path.glob("checkpoint-*"))) == 4
-
-
-def test_the_best_model_is_loaded_at_the_end(tmp_path: Path) -> None:
-    """Into the shrunk model, from a whole checkpoint."""
-    options: dict[str, Any] = {
-        "save_strategy": "epoch",
-        "eval_strategy": "epoch",
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plainly": {},
+    "sgd": {"optim": "sgd"},
+    "accumulating": {"gradient_accumulation_steps": 2},
+    "activation checkpointing": {"activation_checkpointing": True},
+    "bf16": {"bf16": True},
+    "compiled": {"torch_compile": True, "torch_compile_backend": "aot_eager"},
+    "neftune": {"neftune_noise_alpha": 5.0},
+    "short of memory": {"auto_find_batch_size": True, "kind": ShortOfMemory},
+    "best at end": {
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "eval_strategy": "steps",
+        "eval_steps": 3,
         "load_best_model_at_end": True,
         "metric_for_best_model": "loss",
-    }
-    states: list[Any] = []
-    for model in (tiny_model("bert"), shrunk()):
-        trainer = trainer_of(model, tmp_path / str(len(states)), **options)
+        "save_total_limit": 1,
+    },
+    "best alone": {
+        "save_strategy": "best",
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "loss",
+    },
+}
+FAMILIES = {"plainly": ("bert", "t5", "llama"), "sgd": ("t5", "llama")}
+
+
+@pytest.mark.parametrize(
+    ("how", "family"),
+    [
+        pytest.param(how, family, marks=pytest.mark.slow if how == "compiled" else ())
+        for how in OPTIONS
+        for family in FAMILIES.get(how, ("bert",))
+    ],
+)
+def test_a_run_is_equal(how: str, family: str, tmp_path: Path) -> None:
+    """Losses, gradient norms, weights, scores and predictions on text that was never seen."""
+    full, expected = run(whole(family), tmp_path / "full", shrink=False, **OPTIONS[how])
+    ours, found = run(whole(family), tmp_path / "ours", shrink=True, **OPTIONS[how])
+
+    assert len(expected[0]) == full.state.global_step >= 6
+    assert partial_embeddings(ours.model)
+    assert found[:3] == expected[:3]
+    assert_equal_states(found[3], expected[3])
+    if OPTIONS[how].get("load_best_model_at_end"):
+        names = [Path(str(t.state.best_model_checkpoint)).name for t in (full, ours)]
+        assert names[0] == names[1] != "None"
+        left = [{path.name for path in tmp_path.glob(f"{run}/*")} for run in ("full", "ours")]
+        assert left[0] == left[1]
+
+
+def test_a_run_with_weight_decay_is_equal_in_used_rows(tmp_path: Path) -> None:
+    """Full fine-tuning decays the others too, which a warning tells."""
+    _, expected = run(whole(), tmp_path, shrink=False, weight_decay=0.1)
+    with pytest.warns(UserWarning, match=r"Weight decay of 0\.1 falls on the embedding"):
+        _, found = run(whole(), tmp_path, shrink=True, weight_decay=0.1)
+
+    name = "bert.embeddings.word_embeddings.weight"
+    unused, untouched = unused_ids(VOCABULARY), whole().state_dict()[name]
+    assert found[0] == expected[0]
+    assert not torch.equal(expected[3][name][unused], untouched[unused])
+    assert torch.equal(found[3][name][unused], untouched[unused])
+    expected[3][name][unused] = untouched[unused]
+    assert_equal_states(found[3], expected[3])
+
+
+def make_whole() -> Any:
+    """Make a model without arguments, which the Trainer would take for a trial."""
+    return whole()
+
+
+def make_shrunk(_trial: Any) -> Any:
+    """Make a shrunk one, for a trial."""
+    return shrunk()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_model_that_the_trainer_makes_is_shrunk(tmp_path: Path, *, inside: bool) -> None:
+    """Anew when training begins: by `shrink_trainer`, or by the function that makes it."""
+    runs = []
+    for shrinks in (False, True):
+        make = make_shrunk if shrinks and inside else make_whole
+        trainer: Any = Trainer(model_init=make, args=arguments_of(tmp_path), train_dataset=TRAINING)
+        if shrinks and inside:
+            trainer.add_callback(sv.VocabularyCallback())
+        elif shrinks:
+            sv.shrink_trainer(trainer)
+        first = trainer.model
         trainer.train()
-        best = Path(str(trainer.state.best_model_checkpoint)).name
-        states.append((best, trainer.evaluate()["eval_loss"], copied(model.state_dict())))
+        assert trainer.model is not first
+        assert bool(partial_embeddings(trainer.model)) is shrinks
+        runs.append((history(trainer), copied(trainer.model.state_dict())))
 
-    assert states[0][:2] == states[1][:2]
-    assert_equal_states(states[1][2], states[0][2])
-
-
-@pytest.mark.parametrize(("size", "seed"), [(40, 5), (30, 5), (60, 5)])
-def test_resuming_with_another_vocabulary_is_refused(size: int, seed: int, tmp_path: Path) -> None:
-    """Before a step is taken, of the same size or not."""
-    checkpoint = interrupted(tmp_path, shrunk())
-    other = shrunk(size=size, seed=seed)
-    assert len(sv.vocabulary_of(other)) == size
-    assert len(sv.vocabulary_of(shrunk())) == 40
-    trainer = trainer_of(other, tmp_path)
-
-    with pytest.raises(sv.VocabularyMismatchError, match="made with the partial vocabulary"):
-        trainer.train(resume_from_checkpoint=str(checkpoint))
-
-    assert not history(trainer)[6:]
-    assert trainer.state.global_step == 6
+    assert runs[0][0] == runs[1][0]
+    assert_equal_states(runs[1][1], runs[0][1])
 
 
-@pytest.mark.parametrize("size", [30, 60])
-def test_resuming_without_the_callbacks_state_checks_shapes(size: int, tmp_path: Path) -> None:
-    """A checkpoint that was written without the callback still has its moments."""
-    checkpoint = interrupted(tmp_path, shrunk(), callback=False)
-    assert not (checkpoint / VOCABULARY_FILE).exists()
-    kept = json.loads((checkpoint / "trainer_state.json").read_text())["stateful_callbacks"]
-    assert "VocabularyCallback" not in kept
-    trainer = trainer_of(shrunk(size=size, seed=5), tmp_path)
+def test_the_handle_restores_the_model_that_was_trained(tmp_path: Path) -> None:
+    """Not the one that the Trainer had before."""
+    trainer: Any = Trainer(
+        model_init=make_whole, args=arguments_of(tmp_path), train_dataset=TRAINING
+    )
 
-    with pytest.raises(sv.VocabularyMismatchError, match="The optimizer's `exp_avg`"):
-        trainer.train(resume_from_checkpoint=str(checkpoint))
+    with sv.shrink_trainer(trainer):
+        trainer.train()
 
-    assert trainer.state.global_step == 6
+    assert trainer.model.get_input_embeddings().weight.shape[0] == FULL_VOCAB_SIZE
 
 
-def test_resuming_a_full_run_checks_shapes(tmp_path: Path) -> None:
-    """Its weights fit, its moments do not."""
-    checkpoint = interrupted(tmp_path, tiny_model("bert"))
+def test_what_the_collator_adds_is_kept(tmp_path: Path) -> None:
+    """Its padding is in no row of the data, a column that no model takes is passed over."""
+    tokenizer = as_transformers(wordpiece())
+    tokenizer.pad_token = "##at"  # noqa: S105 - an id that nothing else would keep
+    ragged = [
+        {"input_ids": row["input_ids"][: 3 + i % 5], "labels": row["labels"], "source": "a text"}
+        for i, row in enumerate(TRAINING)
+    ]
+    runs = []
+    for shrinks in (False, True):
+        trainer: Any = Trainer(
+            model=whole(),
+            args=arguments_of(tmp_path),
+            train_dataset=datasets.Dataset.from_list(ragged),
+            processing_class=tokenizer,  # whose collator pads
+        )
+        if shrinks:
+            sv.shrink_trainer(trainer)
+            assert tokenizer.pad_token_id in sv.vocabulary_of(trainer.model).token_ids
+        trainer.train()
+        runs.append((history(trainer), copied(trainer.model.state_dict())))
 
-    with pytest.raises(sv.VocabularyMismatchError, match=r"has shape \(300, 32\), expected"):
-        trainer_of(shrunk(), tmp_path).train(resume_from_checkpoint=str(checkpoint))
+    assert tokenizer.pad_token_id not in VOCABULARY.token_ids
+    assert runs[0][0] == runs[1][0]
+    assert_equal_states(runs[1][1], runs[0][1])
+
+
+def test_options_go_where_they_belong(tmp_path: Path) -> None:
+    """Some are for the scan, some for shrinking, some for the callback."""
+    trainer = trainer_of(whole("gpt2 lm"), tmp_path)
+
+    sv.shrink_trainer(trainer, compact=True, columns="input_ids", head="restricted", threads=1)
+
+    (callback,) = [c for c in trainer.callback_handler.callbacks if hasattr(c, "other_vocabulary")]
+    assert callback.compact
+    assert trainer.model.lm_head.mode == "restricted"
+    used = ids_of(sv.vocabulary_of(trainer.model)).tolist()
+    assert set(used) >= {int(token) for row in TRAINING for token in row["input_ids"]}
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_what_is_pushed_is_whole_and_says_what_was_done(tmp_path: Path, *, compact: bool) -> None:
+    """The folder holds a model that anyone can load, and a card with |V|, |V′| and the method."""
+    model = whole()
+    trainer = trainer_of(model, tmp_path, save_strategy="epoch")
+    sv.shrink_trainer(trainer, compact=compact)
+    trainer.train()
+
+    trainer.save_model()
+    trainer.create_model_card(model_name="mine")
+    trainer.create_model_card(model_name="mine")
+
+    again = type(model).from_pretrained(tmp_path)
+    assert_equal_states(copied(again.state_dict()), model.state_dict())
+    card = (tmp_path / "README.md").read_text()
+    assert card.count(HEADING) == 1
+    assert card.index("# mine") < card.index(HEADING)
+    assert (
+        f"{len(VOCABULARY)} of {FULL_VOCAB_SIZE} ({len(VOCABULARY) / FULL_VOCAB_SIZE:.1%})" in card
+    )
+    assert "Partial Embedding Matrix Adaptation" in card
+    assert "2309.08708" in card
+
+
+def test_shrink_trainer_refuses_a_trainer_that_has_begun(tmp_path: Path) -> None:
+    """Its optimizer holds the whole matrix."""
+    trainer = trainer_of(whole(), tmp_path, max_steps=1)
+    trainer.train()
+
+    with pytest.raises(sv.UnsupportedModelError, match="`Trainer` has an optimizer already"):
+        sv.shrink_trainer(trainer)
+
+
+def test_shrink_trainer_refuses_to_guess_the_data(tmp_path: Path) -> None:
+    """A Trainer may have none."""
+    trainer: Any = Trainer(model=whole(), args=arguments_of(tmp_path))
+
+    with pytest.raises(sv.UnsupportedModelError, match="has no `train_dataset` to scan"):
+        sv.shrink_trainer(trainer)
+
+
+def test_shrink_trainer_refuses_a_tokenizer_with_more_ids_than_rows(tmp_path: Path) -> None:
+    """Before anything is changed; resizing the matrix first is the way out."""
+    tokenizer = as_transformers(byte_level())
+    model = whole()
+    trainer: Any = Trainer(
+        model=model,
+        args=arguments_of(tmp_path),
+        train_dataset=TRAINING,
+        processing_class=tokenizer,
+        data_collator=default_data_collator,
+    )
+
+    message = r"The tokenizer has 320 ids, but the embedding matrix of the model 300 rows\. Call"
+    with pytest.raises(sv.VocabularyMismatchError, match=message):
+        sv.shrink_trainer(trainer)
+
+    assert not partial_embeddings(model)
+    model.resize_token_embeddings(len(tokenizer))
+    with sv.shrink_trainer(trainer):
+        assert sv.vocabulary_of(model).full_vocab_size == 320
+    trainer.model = whole()
+    with sv.shrink_trainer(trainer, full_vocab_size=300):
+        assert sv.vocabulary_of(trainer.model).full_vocab_size == 300
+
+
+def test_the_page_is_right(tmp_path: Path) -> None:
+    """Its snippets run, one after the other."""
+    base, out = tmp_path / "base", tmp_path / "out"
+    whole().save_pretrained(base)
+    names: dict[str, Any] = {
+        "Trainer": Trainer,
+        "args": arguments_of(tmp_path, max_steps=2, save_strategy="steps", save_steps=1),
+        "dataset": TRAINING,
+        "collator": default_data_collator,
+        "base": base,
+        "checkpoint": tmp_path / "checkpoint-2",
+        "out": out,
+    }
+
+    def make_model() -> Any:
+        return type(whole()).from_pretrained(base)
+
+    one_line, by_hand, model_init, compact = python_blocks("docs/trainer.md")
+    names |= {"make_model": make_model, "sv": sv}
+    for block in (one_line, by_hand, model_init):
+        run_block(block, names | {"model": make_model(), "vocabulary": VOCABULARY})
+    trainer: Any = Trainer(make_model(), names["args"], train_dataset=TRAINING)
+    run_block(compact, names | {"trainer": trainer})
+
+    merged = copied(make_model().from_pretrained(out).state_dict())
+    assert_equal_states(merged, trainer.model.state_dict())

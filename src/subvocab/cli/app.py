@@ -17,6 +17,7 @@ from subvocab.cli.merge import merge
 from subvocab.cli.plan import plan
 from subvocab.cli.report import report
 from subvocab.cli.scan import scan
+from subvocab.cli.verify import verify
 
 app = typer.Typer(
     name="subvocab",
@@ -51,5 +52,5 @@ def _start(
     """Keep the name of a command necessary, however few there are."""
 
 
-for _command in (scan, plan, report, finetune, merge, inspect):
+for _command in (scan, plan, report, finetune, verify, merge, inspect):
     app.command()(exits_cleanly(_command))

@@ -16,45 +16,37 @@ from transformers import (
 
 from subvocab.data.labelled import LabelledTexts, load_labelled_texts
 from subvocab.data.texts import check_room
-from subvocab.integrations.finetuning import (
-    EVAL_SPLITS,
-    TRAIN_SPLITS,
-    FineTuned,
-    FineTuning,
-    Task,
-    run,
-)
+from subvocab.integrations.job import EVAL_SPLITS, TRAIN_SPLITS, FineTuning, Task
 
 
-def finetune_classifier(job: FineTuning) -> FineTuned:
-    """Fine-tune a classifier on the embedding rows that its training data uses.
+def prepare(job: FineTuning) -> Task:
+    """Load both splits; the first settles columns and classes.
 
     Args:
-        job: What to do; see `subvocab.integrations.finetuning.run` for how it may fail.
+        job: What to do.
 
     Returns:
-        The measurements, with the accuracy, F1 (the mean over classes) and loss. The whole
-        model and its tokenizer lie in ``job.out``.
+        The task. Its scores are accuracy, F1 (the mean over classes) and loss.
+
+    Raises:
+        DataError: If the data cannot be loaded.
     """
-    return run(job, _prepare)
-
-
-def _prepare(job: FineTuning) -> Task:
-    """Load both splits; the first settles columns and classes."""
     train = load_labelled_texts(
         job.train,
         splits=TRAIN_SPLITS,
         label_column=job.label_column,
         text_columns=job.text_columns,
     )
-    evaluation = load_labelled_texts(
-        job.evaluation,
-        splits=EVAL_SPLITS,
-        label_column=job.label_column,
-        text_columns=train.text_columns,
-        label_names=train.label_names,
-    )
-    train_rows, eval_rows = _tokenized(train, job), _tokenized(evaluation, job)
+    train_rows = eval_rows = _tokenized(train, job)
+    if job.evaluation is not None:
+        evaluation = load_labelled_texts(
+            job.evaluation,
+            splits=EVAL_SPLITS,
+            label_column=job.label_column,
+            text_columns=train.text_columns,
+            label_names=train.label_names,
+        )
+        eval_rows = _tokenized(evaluation, job)
 
     def score(trainer: Trainer) -> Mapping[str, float]:
         trainer.compute_metrics = _scores

@@ -8,9 +8,9 @@ stands in `subvocab.integrations.classifier` and `subvocab.integrations.language
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -20,7 +20,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
     Trainer,
@@ -33,116 +32,13 @@ from subvocab._atomic import check_new_folder, staged_folder
 from subvocab.analysis.savings import ParameterCounts
 from subvocab.data import scan
 from subvocab.errors import CheckpointError
+from subvocab.integrations.job import FineTuned, FineTuning, Task
 from subvocab.integrations.trainer import VocabularyCallback
 from subvocab.model.accounting import PeakMemory, count_parameters
 from subvocab.model.load import from_pretrained, local_folder
 from subvocab.model.shrink import vocabulary_of
 from subvocab.storage import read_checkpoint
-from subvocab.vocabulary import PartialVocabulary, TokenCounts
-
-TRAIN_SPLITS = ("train",)
-EVAL_SPLITS = ("validation", "dev", "test", "train")
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """What to fine-tune, on what, and how.
-
-    Attributes:
-        model: A folder, or a name on the Hub.
-        train: Training data (see `subvocab.data.loading.load_split`).
-        evaluation: Evaluation data.
-        out: The folder for the whole model; it must not exist, or be empty.
-        tokenizer: The model's own.
-        task: ``classification``, or what a language model learns: ``causal-lm``,
-            ``masked-lm`` or ``seq2seq``.
-        label_column: The column of classes.
-        text_columns: The column of text, or two that make a pair of texts to classify.
-        prompt_column: The column of prompts (see `subvocab.data.dialogues.find_dialogues`).
-        response_column: The column of responses.
-        head: How a language model's loss treats tokens outside V′: ``exact``,
-            ``restricted`` or ``whole``; see `subvocab.from_pretrained`.
-        rest_shift: Whether one trained vector stands for how those tokens move.
-        mask_probability: The share of tokens that a masked language model foretells.
-        epochs: Passes over the training data.
-        learning_rate: At its peak; it falls linearly to zero.
-        batch_size: Rows a step.
-        max_length: Tokens to truncate each row to, or to cut running text into; no more
-            than the model has positions.
-        seed: Of a head's random weights, the order of rows, masks and dropout.
-        full: Whether to train the ordinary way, with the whole matrix.
-        progress: Whether to show progress bars.
-    """
-
-    model: str
-    train: str
-    evaluation: str
-    out: Path
-    tokenizer: PreTrainedTokenizerBase
-    task: str = "classification"
-    label_column: str = "label"
-    text_columns: Sequence[str] = ()
-    prompt_column: str | None = None
-    response_column: str | None = None
-    head: str = "exact"
-    rest_shift: bool = True
-    mask_probability: float = 0.15
-    epochs: float = 3.0
-    learning_rate: float = 2e-5
-    batch_size: int = 32
-    max_length: int = 128
-    seed: int = 42
-    full: bool = False
-    progress: bool = True
-
-
-@dataclass
-class FineTuned:
-    """What came of it.
-
-    Attributes:
-        counts: Tokens of the training data.
-        parameters: Before and after; the same where the whole matrix was trained.
-        peak_bytes: The most memory that loading, training and evaluation took (see
-            `subvocab.model.accounting.PeakMemory`).
-        seconds: Time by phase.
-        losses: Training loss of every step.
-        metrics: Scores on the evaluation data.
-        out: The folder with the whole model.
-    """
-
-    counts: TokenCounts
-    parameters: ParameterCounts
-    out: Path
-    peak_bytes: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    losses: list[float] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a task adds: its data, its kind of model, and how that is judged.
-
-    Attributes:
-        train_rows: A ``datasets.Dataset`` of token ids.
-        auto_class: The class of transformers that loads the model.
-        collator: Makes batches to train on, given V′; or None where the whole is trained.
-        score: Evaluates the model of a Trainer.
-        options: For loading the model.
-        partial_options: More of them where only the rows of V′ are loaded.
-        label_columns: Columns of labels that are tokens.
-        scores_before: Whether scores before training say anything.
-    """
-
-    train_rows: Any
-    auto_class: Any
-    collator: Callable[[PartialVocabulary | None], Any]
-    score: Callable[[Trainer], Mapping[str, float]]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    partial_options: Mapping[str, Any] = field(default_factory=dict)
-    label_columns: Sequence[str] = ()
-    scores_before: bool = False
+from subvocab.vocabulary import TokenCounts
 
 
 def run(job: FineTuning, prepare: Callable[[FineTuning], Task]) -> FineTuned:
@@ -162,27 +58,18 @@ def run(job: FineTuning, prepare: Callable[[FineTuning], Task]) -> FineTuned:
     """
     check_new_folder(job.out)
     seconds: dict[str, float] = {}
-    folder = local_folder(job.model)
-    full_vocab_size, positions = _sizes(folder)
-    lengths = (job.max_length, positions or job.max_length, job.tokenizer.model_max_length)
-    job = replace(job, model=str(folder), max_length=min(lengths))
+    job, folder, full_vocab_size = local_job(job)
     with _timed(seconds, "tokenize"):
         task = prepare(job)
     with _timed(seconds, "scan"):
-        counts = scan(
-            task.train_rows,
-            tokenizer=job.tokenizer,
-            full_vocab_size=full_vocab_size,
-            label_columns=task.label_columns,
-            progress=job.progress,
-        )
+        counts = count_tokens(job, task, full_vocab_size)
     metrics: dict[str, float] = {}
     with TemporaryDirectory() as logs:
-        arguments = _training_arguments(job, logs)
+        arguments = training_arguments(job, logs)
         with PeakMemory(arguments.device) as memory:
             with _timed(seconds, "load"):
-                model = _load_model(job, folder, task, counts)
-            trainer = _trainer(job, arguments, model, task)
+                model = load_model(job, folder, task, counts)
+            trainer = make_trainer(job, arguments, model, task)
             if task.scores_before:
                 with _timed(seconds, "evaluate"):
                     metrics |= {f"{name}_before": s for name, s in task.score(trainer).items()}
@@ -205,6 +92,45 @@ def run(job: FineTuning, prepare: Callable[[FineTuning], Task]) -> FineTuned:
     )
 
 
+def local_job(job: FineTuning) -> tuple[FineTuning, Path, int]:
+    """Find a job's model, and fit the job to it.
+
+    Args:
+        job: The job.
+
+    Returns:
+        The job, its rows no longer than the model has positions; the folder where the
+        model lies; and |V|.
+
+    Raises:
+        CheckpointError: If the model is missing or damaged.
+    """
+    folder = local_folder(job.model)
+    full_vocab_size, positions = _sizes(folder)
+    lengths = (job.max_length, positions or job.max_length, job.tokenizer.model_max_length)
+    return replace(job, model=str(folder), max_length=min(lengths)), folder, full_vocab_size
+
+
+def count_tokens(job: FineTuning, task: Task, full_vocab_size: int) -> TokenCounts:
+    """Count the tokens that a job trains on.
+
+    Args:
+        job: The job.
+        task: What its task adds.
+        full_vocab_size: |V|.
+
+    Returns:
+        The counts.
+    """
+    return scan(
+        task.train_rows,
+        tokenizer=job.tokenizer,
+        full_vocab_size=full_vocab_size,
+        label_columns=task.label_columns,
+        progress=job.progress,
+    )
+
+
 def _sizes(folder: Path) -> tuple[int, int]:
     """Read |V| and the number of positions, 0 if unbounded; see that the weights are whole."""
     read_checkpoint(folder)
@@ -219,10 +145,23 @@ def _sizes(folder: Path) -> tuple[int, int]:
         ) from error
 
 
-def _training_arguments(job: FineTuning, logs: str) -> TrainingArguments:
+def training_arguments(job: FineTuning, logs: str) -> TrainingArguments:
+    """Say to a Trainer what a job is; every step is logged, and nothing saved.
+
+    Args:
+        job: The job.
+        logs: A folder for what the Trainer writes.
+
+    Returns:
+        Its arguments.
+    """
     return TrainingArguments(
         output_dir=logs,
         num_train_epochs=job.epochs,
+        max_steps=job.max_steps,
+        optim=job.optimizer,
+        weight_decay=job.weight_decay,
+        use_cpu=job.use_cpu,
         learning_rate=job.learning_rate,
         per_device_train_batch_size=job.batch_size,
         per_device_eval_batch_size=job.batch_size,
@@ -235,8 +174,18 @@ def _training_arguments(job: FineTuning, logs: str) -> TrainingArguments:
     )
 
 
-def _load_model(job: FineTuning, folder: Path, task: Task, counts: TokenCounts) -> PreTrainedModel:
-    """Load the model in single precision, random weights the same with and without PEMA."""
+def load_model(job: FineTuning, folder: Path, task: Task, counts: TokenCounts) -> PreTrainedModel:
+    """Load the model in single precision, random weights the same with and without PEMA.
+
+    Args:
+        job: The job.
+        folder: Where the model lies.
+        task: What the job's task adds.
+        counts: The tokens of the training data.
+
+    Returns:
+        The whole model if the job is ``full``, else one with the rows of V′.
+    """
     set_seed(job.seed)
     options: dict[str, Any] = {"dtype": torch.float32, **task.options}
     if job.full:
@@ -252,10 +201,20 @@ def _load_model(job: FineTuning, folder: Path, task: Task, counts: TokenCounts) 
     return model
 
 
-def _trainer(
+def make_trainer(
     job: FineTuning, arguments: TrainingArguments, model: PreTrainedModel, task: Task
 ) -> Trainer:
-    """Set up a Trainer that shows a bar but prints no log lines."""
+    """Set up a Trainer that shows a bar but prints no log lines.
+
+    Args:
+        job: The job.
+        arguments: Its training arguments.
+        model: Its model.
+        task: What its task adds.
+
+    Returns:
+        The Trainer.
+    """
     callbacks: list[TrainerCallback] = [] if job.full else [VocabularyCallback(model)]
     trainer = Trainer(
         model=model,

@@ -33,14 +33,7 @@ from subvocab._progress import progress_bar
 from subvocab.data import dialogues, texts
 from subvocab.data.loading import Contents, choose_texts, load_split
 from subvocab.errors import DataError, UnsupportedModelError
-from subvocab.integrations.finetuning import (
-    EVAL_SPLITS,
-    TRAIN_SPLITS,
-    FineTuned,
-    FineTuning,
-    Task,
-    run,
-)
+from subvocab.integrations.job import EVAL_SPLITS, TRAIN_SPLITS, FineTuning, Task
 from subvocab.integrations.masking import PartialMaskingCollator
 from subvocab.vocabulary import PartialVocabulary
 
@@ -51,19 +44,6 @@ LARGEST_LOSS = 700.0
 """In nats; the perplexity of a larger one is beyond what a number can hold."""
 LOGITS_BYTES = 1 << 27
 """About what the logits of a batch may take in evaluation, where they are as wide as V."""
-
-
-def finetune_language_model(job: FineTuning) -> FineTuned:
-    """Fine-tune a language model on the rows of its tables that its training data uses.
-
-    Args:
-        job: What to do; see `subvocab.integrations.finetuning.run` for how it may fail.
-
-    Returns:
-        The measurements, with loss and perplexity before and after. The whole model and
-        its tokenizer lie in ``job.out``.
-    """
-    return run(job, _prepare)
 
 
 def token_loss(
@@ -92,8 +72,19 @@ def token_loss(
     return total / tokens if tokens else math.nan
 
 
-def _prepare(job: FineTuning) -> Task:
-    """See that the model is one for the task, and load the data."""
+def prepare(job: FineTuning) -> Task:
+    """See that the model is one for the task, and load the data.
+
+    Args:
+        job: What to do.
+
+    Returns:
+        The task. Its scores are loss and perplexity.
+
+    Raises:
+        DataError: If the data cannot be loaded.
+        UnsupportedModelError: If the model cannot learn the task.
+    """
     kinds = {
         "causal-lm": (MODEL_FOR_CAUSAL_LM_MAPPING, _causal),
         "masked-lm": (MODEL_FOR_MASKED_LM_MAPPING, _masked),
@@ -173,7 +164,7 @@ def _masked(job: FineTuning) -> Task:
         return PartialMaskingCollator(tokenizer, mlm_probability=share, vocabulary=vocabulary)
 
     train_rows = load(job.train, TRAIN_SPLITS)
-    eval_rows = _masked_once(load(job.evaluation, EVAL_SPLITS), job)
+    eval_rows = _masked_once(_evaluation(job, load, train_rows), job)
     return Task(
         train_rows,
         AutoModelForMaskedLM,
@@ -182,6 +173,11 @@ def _masked(job: FineTuning) -> Task:
         partial_options=_partial_options(job),
         scores_before=True,
     )
+
+
+def _evaluation(job: FineTuning, load: Callable[[str, Sequence[str]], Any], train_rows: Any) -> Any:
+    """Load the rows to evaluate on."""
+    return train_rows if job.evaluation is None else load(job.evaluation, EVAL_SPLITS)
 
 
 def _masked_once(rows: Any, job: FineTuning) -> Any:
@@ -204,7 +200,8 @@ def _task(
     collator: DataCollatorForSeq2Seq,
 ) -> Task:
     """Put together a task whose rows have labels, in training as in evaluation."""
-    train_rows, eval_rows = load(job.train, TRAIN_SPLITS), load(job.evaluation, EVAL_SPLITS)
+    train_rows = load(job.train, TRAIN_SPLITS)
+    eval_rows = _evaluation(job, load, train_rows)
     shifted = auto_class is AutoModelForCausalLM
     return Task(
         train_rows,

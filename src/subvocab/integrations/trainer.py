@@ -1,81 +1,135 @@
-"""The Hugging Face Trainer: nothing but a check that a resumed run goes on with its own rows.
+"""The Hugging Face Trainer: its checkpoints, and runs that go on from them.
 
-A shrunk model trains under any Trainer as it is. What a Trainer does not notice is an optimizer
-state that belongs to other rows: fused AdamW even writes past the end of a smaller one.
+A shrunk model trains under any Trainer as it is. What a Trainer does not notice is a checkpoint
+that belongs to other rows (fused AdamW even writes past the end of smaller moments), or one that
+was not finished when its process ended.
 """
 
 from __future__ import annotations
 
-import warnings
+import json
+import logging
+import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy
 
-from subvocab.errors import VocabularyMismatchError
-from subvocab.model.checkpoint import VOCABULARY_FILE
-from subvocab.model.partial import PartialModule
+from subvocab.errors import UnsupportedModelError
+from subvocab.integrations.optimizers import (
+    check_optimizer_state,
+    decay_of,
+    warn_of_inexact_optimizer,
+)
+from subvocab.integrations.resuming import agree, describe
+from subvocab.model.checkpoint import (
+    DESCRIPTION_FILE,
+    VOCABULARY_FILE,
+    describe_compact,
+    is_compact,
+    next_state_dict_compact,
+)
+from subvocab.model.ranks import check_ranks
 from subvocab.model.shrink import partial_tables, vocabulary_of
 
-FINGERPRINT = "vocabulary_fingerprint"
-ADAM_LIKE = ("Adam", "Lion", "RMSprop", "Adagrad")
-"""A step of theirs has about the size of the learning rate, whatever the gradient's."""
-ROW_MIXING_OPTIMIZERS = ("Adafactor", "LAMB", "LARS", "Muon", "SAM", "Shampoo", "SOAP")
-"""A step of theirs on one row depends on the others, or on how many there are."""
+OtherVocabulary = Literal["refuse", "carry_over"]
+OTHER_VOCABULARIES = ("refuse", "carry_over")
+KEPT = "kept"
+DECAYS = "decays"
+STILL_SECONDS = 10.0
+"""A checkpoint in which nothing was written for so long is not being written."""
+
+logger = logging.getLogger("subvocab")
 
 
 class VocabularyCallback(TrainerCallback, ExportableState):
-    """Write V′ beside each checkpoint, and refuse to resume one that was made with another.
+    """Let the checkpoints of a Trainer know V′, and refuse to resume one of another.
 
     Args:
-        model: The shrunk model that is trained; by default the Trainer's, seen when
-            training begins.
+        model: The shrunk model that is trained; by default the Trainer's.
+        compact: Whether checkpoints hold the learned rows and the body only, instead of the
+            whole model. `subvocab.merge` makes them whole.
+        other_vocabulary: What to do with a checkpoint of another V′: "refuse" it, or
+            "carry_over" its rows, and the optimizer's moments of tokens in both. Tokens that
+            are new begin without moments, and rows no longer in V′ keep what they learned.
 
     Raises:
-        UnsupportedModelError: If the model is not shrunk.
+        UnsupportedModelError: If the model is not shrunk, or there is no such option.
 
     Example:
         ``Trainer(model=model, callbacks=[VocabularyCallback(model)], ...)``
     """
 
     # The Trainer makes a callback anew from its state, which has no model in it.
-    def __init__(self, model: torch.nn.Module | None = None) -> None:
-        self.vocabulary = None if model is None else vocabulary_of(model)
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        *,
+        compact: bool = False,
+        other_vocabulary: OtherVocabulary = "refuse",
+    ) -> None:
+        if other_vocabulary not in OTHER_VOCABULARIES:
+            raise UnsupportedModelError(
+                f"`other_vocabulary` is {other_vocabulary!r}, expected one of "
+                f"{', '.join(map(repr, OTHER_VOCABULARIES))}."
+            )
+        self.compact = compact
+        self.other_vocabulary = other_vocabulary
+        self.model: nn.Module | None = None
+        self.saving: Path | None = None
+        self.decays: list[float] = []
+        self._compact_once = ExitStack()
+        if model is not None:
+            vocabulary_of(model)  # raises if there is none
+            self._watch(model)
 
     def state(self) -> dict[str, Any]:
         """Give what the Trainer keeps in ``trainer_state.json``.
 
         Returns:
-            The fingerprint of V′, once it is known.
+            What `subvocab.integrations.resuming.agree` compares. The Trainer asks for it when
+            the weights of a checkpoint are written, and completes it with that file: what
+            belongs beside the weights is written now.
         """
-        fingerprint = None if self.vocabulary is None else self.vocabulary.fingerprint
-        return {"args": {}, "attributes": {FINGERPRINT: fingerprint}}
+        if self.saving is not None:
+            self._write_beside(self.saving)
+        kept = None if self.model is None else describe(self.model)
+        options = {"compact": self.compact, "other_vocabulary": self.other_vocabulary}
+        return {"args": options, "attributes": {KEPT: kept, DECAYS: self.decays}}
 
-    def on_save(
+    def on_init_end(
         self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002 - the Trainer's signature
-        **kwargs: Any,  # noqa: ARG002
+        args: Any,
+        state: Any,
+        control: Any,  # noqa: ARG002 - the Trainer's signature
+        **kwargs: Any,
     ) -> None:
-        """Write V′ beside the checkpoint that was just saved.
+        """Look at the model, and at what an earlier run may have left.
 
         Args:
             args: The Trainer's.
             state: The Trainer's.
             control: The Trainer's.
-            **kwargs: The Trainer's.
+            **kwargs: The Trainer's: ``model`` among others.
         """
-        folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        if self.vocabulary is not None and state.is_world_process_zero and folder.is_dir():
-            self.vocabulary.save(folder / VOCABULARY_FILE)
+        self._watch(kwargs["model"])
+        if state.is_world_process_zero:
+            set_unfinished_aside(Path(str(args.output_dir)))
 
     def on_train_begin(
         self,
-        args: TrainingArguments,  # noqa: ARG002
+        args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,  # noqa: ARG002
         **kwargs: Any,
@@ -90,90 +144,175 @@ class VocabularyCallback(TrainerCallback, ExportableState):
                 checkpoint, among others.
 
         Raises:
-            UnsupportedModelError: If the model is not shrunk.
-            VocabularyMismatchError: If the checkpoint belongs to another V′.
+            UnsupportedModelError: If the model is not shrunk, or cannot be saved as asked for.
+            VocabularyMismatchError: If the checkpoint belongs to another V′ or another base.
         """
-        self.vocabulary = vocabulary_of(kwargs["model"])
-        callbacks: Any = state.stateful_callbacks or {}  # a list only while it is being built
-        kept = callbacks.get(type(self).__name__)
-        theirs = kept["attributes"].get(FINGERPRINT) if isinstance(kept, dict) else None
-        ours = self.vocabulary.fingerprint
-        if theirs not in (None, ours):
-            raise VocabularyMismatchError(
-                f"The checkpoint was made with the partial vocabulary {theirs[:12]}, but the model "
-                f"has {ours[:12]}: the optimizer's moments belong to other tokens. Shrink the "
-                f"model with the {VOCABULARY_FILE} that lies in the checkpoint, or start afresh."
+        model, optimizer = kwargs["model"], kwargs["optimizer"]
+        vocabulary_of(model)  # raises if there is none
+        for module in partial_tables(model).values():
+            check_ranks(module.table.fingerprint)
+        if self.compact:
+            _check_compact(model, args)
+        self.decays = list(self._attributes(state).get(DECAYS, ()))
+        if kept := self._attributes(state).get(KEPT):
+            agree(model, optimizer, kept, carry_over=self.other_vocabulary == "carry_over")
+        check_optimizer_state(model, optimizer)
+        warn_of_inexact_optimizer(model, optimizer)
+        self._watch(model)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Note what weight decay does to each row, for `subvocab.merge` to do to all others.
+
+        Args:
+            args: The Trainer's.
+            state: The Trainer's.
+            control: The Trainer's.
+            **kwargs: The Trainer's: ``model`` and ``optimizer`` among others.
+        """
+        self.decays.append(decay_of(kwargs["model"], kwargs["optimizer"]))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Get ready for a checkpoint, if one comes next.
+
+        Args:
+            args: The Trainer's.
+            state: The Trainer's.
+            control: The Trainer's.
+            **kwargs: The Trainer's.
+        """
+        if control.should_save and not control.should_evaluate:
+            self._expect(args, state, **kwargs)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Get ready for a checkpoint, if one comes next.
+
+        Args:
+            args: The Trainer's.
+            state: The Trainer's.
+            control: The Trainer's.
+            **kwargs: The Trainer's.
+        """
+        if control.should_save or args.save_strategy == SaveStrategy.BEST:
+            self._expect(args, state, **kwargs)
+
+    on_epoch_end = on_step_end
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write V′ beside the checkpoint that was just saved, if it was not expected.
+
+        Args:
+            args: The Trainer's.
+            state: The Trainer's.
+            control: The Trainer's.
+            **kwargs: The Trainer's.
+        """
+        if state.is_world_process_zero and self.saving is None:
+            self._write_beside(_checkpoint(args, state))
+        self._forget(args, state, control, **kwargs)
+
+    def _forget(self, *_: Any, **__: Any) -> None:
+        """Leave state dicts whole: what comes next is no checkpoint."""
+        self.saving = None
+        self._compact_once.close()
+
+    on_step_begin = on_prediction_step = on_epoch_begin = on_train_end = _forget
+
+    def _expect(self, args: Any, state: Any, **kwargs: Any) -> None:
+        """Make the next state dict compact if it shall be, and note where it goes."""
+        self._forget()
+        # The folder of a trial is found when it is there.
+        self.saving = None if state.is_hyper_param_search else _checkpoint(args, state)
+        tables = [module.table for module in partial_tables(kwargs["model"]).values()]
+        if self.compact and not any(table.adopted for table in tables):
+            self._compact_once.enter_context(next_state_dict_compact(kwargs["model"]))
+        elif self.compact:
+            logger.warning(
+                "The checkpoint of step %d is written whole: rows outside the partial vocabulary "
+                "are no longer those of the base, so a compact one could not be merged with it.",
+                state.global_step,
             )
-        check_optimizer_state(kwargs["model"], kwargs["optimizer"])
-        warn_of_inexact_optimizer(kwargs["model"], kwargs["optimizer"])
+
+    def _watch(self, model: nn.Module) -> None:
+        """Tell the tables of a model that vocabularies will be compared before the first step."""
+        for module in partial_tables(model).values():
+            module.table.watched_by = self.other_vocabulary
+            self.model = model
+
+    def _attributes(self, state: TrainerState) -> dict[str, Any]:
+        """Give what was kept in the checkpoint that is resumed."""
+        callbacks: Any = state.stateful_callbacks or {}
+        kept = callbacks.get(type(self).__name__) or {}
+        kept = kept[-1] if isinstance(kept, list) else kept  # added twice
+        attributes: dict[str, Any] = kept.get("attributes", {})
+        return attributes
+
+    def _write_beside(self, folder: Path) -> None:
+        """Write V′ beside saved weights, and what a compact checkpoint says of itself."""
+        if self.model is None or not folder.is_dir():
+            return
+        if isinstance(self.model, PreTrainedModel) and is_compact(folder):
+            describe_compact(self.model, folder, decays=self.decays)
+        else:
+            vocabulary_of(self.model).save(folder / VOCABULARY_FILE)
+            (folder / DESCRIPTION_FILE).unlink(missing_ok=True)  # of an earlier run
 
 
-def check_optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse an optimizer state whose rows are not those of the partial embedding.
+def set_unfinished_aside(output_dir: Path) -> None:
+    """Rename checkpoints that were not finished, lest the Trainer take one for the last.
 
-    Args:
-        model: A shrunk model.
-        optimizer: Its optimizer, after ``load_state_dict``.
-
-    Raises:
-        VocabularyMismatchError: If a moment of E′ has another shape than E′.
-    """
-    for name, parameter in _partial_parameters(model).items():
-        for key, moment in optimizer.state.get(parameter, {}).items():
-            # Adafactor's and 8-bit moments are of other shapes by design; rows still lead.
-            if (
-                isinstance(moment, torch.Tensor)
-                and moment.dim() == parameter.dim()
-                and moment.shape != parameter.shape
-            ):
-                raise VocabularyMismatchError(
-                    f"The optimizer's `{key}` for `{name}` has shape {tuple(moment.shape)}, "
-                    f"expected {tuple(parameter.shape)}: the checkpoint was made with another "
-                    "partial vocabulary. Shrink the model with that one, or start afresh."
-                )
-
-
-def _partial_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Give all that belongs to V′, by name."""
-    return {
-        f"{name}.{key}": parameter
-        for name, module in model.named_modules()
-        if isinstance(module, PartialModule)
-        for key, parameter in module.named_parameters(recurse=False)
-    }
-
-
-def warn_of_inexact_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Warn where the result is right, but not what full fine-tuning gives.
+    A Trainer goes on from the folder with the highest number. Its last file is
+    ``trainer_state.json``: without it the process ended while it was writing.
 
     Args:
-        model: A shrunk model.
-        optimizer: Its optimizer.
+        output_dir: The Trainer's. A folder in which something was written just now is left
+            alone: another process may be training there.
     """
-    held = {id(module.weight) for module in partial_tables(model).values()}
-    shifts = [m.rest_shift for m in partial_tables(model).values() if m.rest_shift is not None]
-    kind = type(getattr(optimizer, "optimizer", optimizer)).__name__  # accelerate wraps it
-    steps_alike = any(name in kind for name in ADAM_LIKE)
-    if shifts and not steps_alike and any(shift.requires_grad for shift in shifts):
-        warnings.warn(
-            "The rest shift stands for what Adam does to the rows outside the partial vocabulary; "
-            f"`{kind}` would move each by its own gradient. The loss is exact, but they will "
-            "differ from full fine-tuning. Use AdamW, or `rest_shift=False` to leave them as they "
-            "are.",
-            stacklevel=2,
+    for folder in sorted(output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+        if folder.is_dir() and not _is_finished(folder) and _is_still(folder):
+            aside = folder.with_name(f"unfinished-{folder.name}-{time.time_ns()}")
+            folder.rename(aside)
+            logger.warning("%s was not finished, and is set aside as %s.", folder, aside.name)
+
+
+def _is_finished(folder: Path) -> bool:
+    """Tell whether the last file of a checkpoint is there and whole."""
+    try:
+        json.loads((folder / TRAINER_STATE_NAME).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _is_still(folder: Path) -> bool:
+    """Tell whether nothing is written in a folder; wait and look again if something was."""
+
+    def latest() -> float:
+        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+
+    found = latest()
+    time.sleep(max(0.0, min(STILL_SECONDS, found + STILL_SECONDS - time.time())))
+    return latest() == found
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    """Find the folder of the checkpoint of this step; a trial has one of its own within."""
+    name = f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+    folder = Path(str(args.output_dir))
+    if state.is_hyper_param_search:
+        trials = [path for path in folder.iterdir() if path.is_dir()]
+        folder = max(trials, key=lambda path: path.stat().st_mtime, default=folder)
+    return folder / name
+
+
+def _check_compact(model: nn.Module, args: TrainingArguments) -> None:
+    """Refuse compact checkpoints where nobody could make them whole, or use them."""
+    if not isinstance(model, PreTrainedModel):
+        raise UnsupportedModelError(
+            f"`{type(model).__name__}` is no transformers model, whose checkpoints alone can be "
+            "compact. Leave out `compact=True`."
         )
-    for group in optimizer.param_groups:
-        if not any(id(parameter) in held for parameter in group["params"]):
-            continue
-        if kind.lower().startswith(tuple(name.lower() for name in ROW_MIXING_OPTIMIZERS)):
-            warnings.warn(
-                f"`{kind}` steps each row of the embedding by all of them, so training with the "
-                "rows of a partial vocabulary differs from full fine-tuning. AdamW and SGD do not.",
-                stacklevel=2,
-            )
-        if group.get("weight_decay"):
-            warnings.warn(
-                f"Weight decay of {group['weight_decay']:g} falls on the embedding: full "
-                "fine-tuning would shrink the unused rows too, which is not done here.",
-                stacklevel=2,
-            )
+    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
+        raise UnsupportedModelError(
+            f'`hub_strategy="{HubStrategy(args.hub_strategy).value}"` pushes checkpoints, which '
+            'are not whole with `compact=True`. Use `hub_strategy="end"`, or leave `compact` out.'
+        )

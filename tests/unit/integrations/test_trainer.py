@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 import subvocab as sv
 from subvocab.errors import UnsupportedModelError, VocabularyMismatchError
-from subvocab.integrations.trainer import check_optimizer_state, warn_of_inexact_optimizer
+from subvocab.integrations.optimizers import check_optimizer_state, warn_of_inexact_optimizer
 from subvocab.model.checkpoint import VOCABULARY_FILE
+from subvocab.model.shrink import partial_tables
 from tests.models import random_batch, tiny_model
 from tests.reference import drawn_vocabulary, ids_of
 
@@ -58,8 +60,13 @@ def test_callback_keeps_the_fingerprint() -> None:
 
     state = sv.VocabularyCallback(model).state()
 
-    fingerprint = sv.vocabulary_of(model).fingerprint
-    assert state == {"args": {}, "attributes": {"vocabulary_fingerprint": fingerprint}}
+    ((name, part),) = state["attributes"]["kept"]["parts"].items()
+    assert name == "bert.embeddings.word_embeddings.weight"
+    assert part["vocabulary"] == sv.vocabulary_of(model).fingerprint
+    assert (
+        part["base"] == partial_tables(model)[name.removesuffix(".weight")].table.base.fingerprint
+    )
+    assert json.loads(json.dumps(state)) == state
 
 
 def test_callback_is_made_anew_from_its_state() -> None:
@@ -108,9 +115,11 @@ def test_on_train_begin_compares_fingerprints(seed: int) -> None:
         begin(sv.VocabularyCallback(model), model, state)
         return
     message = (
-        f"The checkpoint was made with the partial vocabulary {theirs}, but the model has {ours}: "
-        "the optimizer's moments belong to other tokens. Shrink the model with the "
-        "vocabulary.safetensors that lies in the checkpoint, or start afresh."
+        f"The checkpoint was made with the partial vocabulary {theirs} for "
+        f"`bert.embeddings.word_embeddings.weight`, but the model has {ours}: the optimizer's "
+        "moments belong to other tokens. Shrink the model with the vocabulary.safetensors that "
+        'lies in the checkpoint, start afresh, or pass `other_vocabulary="carry_over"` to take '
+        "over what both have in common."
     )
     with pytest.raises(VocabularyMismatchError, match=f"^{re.escape(message)}$"):
         begin(sv.VocabularyCallback(model), model, state)
