@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types layers docstrings fix check bench paper clean
+.PHONY: help demo test lint types layers docstrings fix check bench paper docs faults fuzz clean
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -41,6 +41,15 @@ bench: .venv/.dev  ## measure speed and memory: a table, and benchmarks/results/
 
 paper: .venv/.dev  ## the paper's tables and figure, as far as the data at hand allow
 	$(BIN)/python -m paper $(if $(SUBVOCAB_DATA),--data $(SUBVOCAB_DATA))
+
+faults: .venv/.dev  ## kill, starve and fail everything that writes, at each of its file operations
+	$(BIN)/python -m tests.faults
+
+fuzz: .venv/.dev  ## a million broken and lying files (FUZZ_FILES=N for another number)
+	$(BIN)/python -m tests.fuzz
+
+docs: .venv/.dev  ## build the documentation site in build/site, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove the environment and all that was built
 	rm -rf .venv out build dist .*_cache .hypothesis

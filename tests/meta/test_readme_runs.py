@@ -12,48 +12,21 @@ import datasets
 import pytest
 import torch
 import typer
-from transformers import DataCollatorWithPadding, TrainingArguments
 
 import subvocab as sv
 from subvocab.cli.app import app
 from tests import tiny_tokenizers
 from tests.models import tiny_model
+from tests.pages import ROOT, python_blocks, run_block
 
-TEXT = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-COMMANDS = re.findall(r"^subvocab .*", TEXT, re.MULTILINE)
+PYTHON = python_blocks("README.md")
+COMMANDS = re.findall(r"^subvocab .*", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
 COMMAND = typer.main.get_group(app)
-
-
-@pytest.fixture
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Give what the snippets take for granted, by the names that they use."""
-    monkeypatch.chdir(tmp_path)
-    tokenizer = tiny_tokenizers.as_transformers(tiny_tokenizers.wordpiece())
-    tiny_model("bert", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "base")
-    tokenizer.save_pretrained(tmp_path / "base")
-    encoded = tokenizer(tiny_tokenizers.CORPUS)
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path / "logs"), num_train_epochs=1, report_to=[], disable_tqdm=True
-    )
-    arguments.dataloader_pin_memory = False
-    return {
-        "dataset": datasets.Dataset.from_dict({**encoded, "labels": [0, 1, 0, 1]}),
-        "tokenizer": tokenizer,
-        "collator": DataCollatorWithPadding(tokenizer),
-        "args": arguments,
-        "name": str(tmp_path / "base"),
-        "out": str(tmp_path / "out"),
-    }
-
-
-def _run(program: str, names: dict[str, Any]) -> None:
-    exec(compile(program, "README.md", "exec"), names)  # noqa: S102
 
 
 def test_first_snippet_runs(names: dict[str, Any]) -> None:
     """The quick start starts, and what it saves is the whole model."""
-    _run(PYTHON[0], names)
+    run_block(PYTHON[0], names)
 
     whole = names["AutoModelForSequenceClassification"].from_pretrained(names["out"])
     assert len(whole.get_input_embeddings().weight) == len(names["tokenizer"])
@@ -69,7 +42,7 @@ def test_second_snippet_runs(names: dict[str, Any]) -> None:
     names["batch"] = {"input_ids": torch.tensor(rows[:1]), "labels": torch.tensor(rows[:1])}
     names["prompt"] = {"input_ids": torch.tensor(rows[:1]), "max_new_tokens": 3}
 
-    _run(PYTHON[1], names)
+    run_block(PYTHON[1], names)
 
     assert type(names["model"]) is not type(model)
     assert isinstance(names["model"], type(model))
@@ -77,7 +50,7 @@ def test_second_snippet_runs(names: dict[str, Any]) -> None:
 
 def test_third_snippet_runs(names: dict[str, Any]) -> None:
     """Each statement works by itself: `shrink` on a whole model, the others on a shrunk one."""
-    _run(PYTHON[0], names)
+    run_block(PYTHON[0], names)
     load = names["AutoModelForSequenceClassification"].from_pretrained
 
     for statement in ast.parse(PYTHON[2]).body:
@@ -85,9 +58,11 @@ def test_third_snippet_runs(names: dict[str, Any]) -> None:
         names["model"] = load(names["name"])
         if not program.startswith("sv.shrink("):
             sv.shrink(names["model"], names["vocabulary"])
-        _run(program, names)
+        run_block(program, names)
 
-    _run(PYTHON[0].split("\n\n")[-1].replace("collator)", "collator, callbacks=callbacks)"), names)
+    run_block(
+        PYTHON[0].split("\n\n")[-1].replace("collator)", "collator, callbacks=callbacks)"), names
+    )
     assert len(load("final").get_input_embeddings().weight) == len(names["tokenizer"])
 
 
@@ -95,7 +70,7 @@ def test_fourth_snippet_runs(names: dict[str, Any]) -> None:
     """Each line gives something; a tiny corpus is enough for a law."""
     Path("train.txt").write_text("\n".join(tiny_tokenizers.CORPUS * 9), encoding="utf-8")
 
-    _run("import subvocab as sv\n" + PYTHON[3], names)
+    run_block("import subvocab as sv\n" + PYTHON[3], names)
 
     assert names["growth"].counts.unique_tokens > 0
 
