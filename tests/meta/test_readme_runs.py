@@ -12,6 +12,7 @@ import datasets
 import pytest
 import torch
 import typer
+from transformers import AutoModelForSequenceClassification, Trainer
 
 import subvocab as sv
 from subvocab.cli.app import app
@@ -33,6 +34,22 @@ def test_first_snippet_runs(names: dict[str, Any]) -> None:
 
 
 def test_second_snippet_runs(names: dict[str, Any]) -> None:
+    """One line is enough where there is a Trainer."""
+    model = AutoModelForSequenceClassification.from_pretrained(names["name"])
+    names["trainer"] = Trainer(
+        model=model,
+        args=names["args"],
+        train_dataset=names["dataset"],
+        data_collator=names["collator"],
+    )
+
+    run_block("import subvocab as sv\n" + PYTHON[1], names)
+
+    assert names["trainer"].state.global_step > 0
+    assert len(sv.vocabulary_of(model)) < len(names["tokenizer"])
+
+
+def test_third_snippet_runs(names: dict[str, Any]) -> None:
     """A language model trains and generates; its own base lies where `name` says."""
     model = tiny_model("gpt2", "causal-lm", vocab_size=len(names["tokenizer"]))
     model.save_pretrained(names["name"])
@@ -42,18 +59,18 @@ def test_second_snippet_runs(names: dict[str, Any]) -> None:
     names["batch"] = {"input_ids": torch.tensor(rows[:1]), "labels": torch.tensor(rows[:1])}
     names["prompt"] = {"input_ids": torch.tensor(rows[:1]), "max_new_tokens": 3}
 
-    run_block(PYTHON[1], names)
+    run_block(PYTHON[2], names)
 
     assert type(names["model"]) is not type(model)
     assert isinstance(names["model"], type(model))
 
 
-def test_third_snippet_runs(names: dict[str, Any]) -> None:
+def test_fourth_snippet_runs(names: dict[str, Any]) -> None:
     """Each statement works by itself: `shrink` on a whole model, the others on a shrunk one."""
     run_block(PYTHON[0], names)
     load = names["AutoModelForSequenceClassification"].from_pretrained
 
-    for statement in ast.parse(PYTHON[2]).body:
+    for statement in ast.parse(PYTHON[3]).body:
         program = ast.unparse(statement)
         names["model"] = load(names["name"])
         if not program.startswith("sv.shrink("):
@@ -66,18 +83,18 @@ def test_third_snippet_runs(names: dict[str, Any]) -> None:
     assert len(load("final").get_input_embeddings().weight) == len(names["tokenizer"])
 
 
-def test_fourth_snippet_runs(names: dict[str, Any]) -> None:
+def test_fifth_snippet_runs(names: dict[str, Any]) -> None:
     """Each line gives something; a tiny corpus is enough for a law."""
     Path("train.txt").write_text("\n".join(tiny_tokenizers.CORPUS * 9), encoding="utf-8")
 
-    run_block("import subvocab as sv\n" + PYTHON[3], names)
+    run_block("import subvocab as sv\n" + PYTHON[4], names)
 
     assert names["growth"].counts.unique_tokens > 0
 
 
 def test_there_are_no_other_snippets() -> None:
     """A new snippet needs a test of its own."""
-    assert len(PYTHON) == 4
+    assert len(PYTHON) == 5
 
 
 def test_every_command_is_shown() -> None:
