@@ -43,13 +43,15 @@ def messages() -> str:
     Returns:
         Markdown.
     """
+    errors = ast.parse((PACKAGE / "errors.py").read_text(encoding="utf-8"))
+    exceptions = {node.name for node in errors.body if isinstance(node, ast.ClassDef)}
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for path in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
                 text = _message(node.args[0])
-                if node.func.id.endswith("Error") and len(text) > SHORTEST:
+                if node.func.id in exceptions and len(text) > SHORTEST:
                     found[node.func.id][module].add(text)
     lines = []
     for exception in sorted(found):
