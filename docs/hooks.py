@@ -95,20 +95,19 @@ def benchmarks() -> str:
         lines += [
             f"## {path.stem}",
             "",
-            "| question | measured | must | aim | verdict | conditions |",
-            "|---|---|---|---|---|---|",
+            "| question | measured | must | aim | verdict |",
+            "|---|---|---|---|---|",
         ]
         for row in rows:
             must = f"{'≥' if row['more_is_better'] == 'True' else '≤'} {row['must']}"
             cells = (
-                row["question"],
+                f"{_escaped(row['question'])}<br><small>{_escaped(row['conditions'])}</small>",
                 f"{float(row['value']):.3g} {row['unit']}",
                 must if row["must"] else "",
                 row["aim"],
                 row["verdict"],
-                row["conditions"],
             )
-            lines.append("| " + " | ".join(_escaped(cell) for cell in cells) + " |")
+            lines.append("| " + " | ".join(cells) + " |")
         last = rows[-1]
         lines += ["", f"<small>{last['machine']}; {last['versions']}; {last['date']}</small>", ""]
     return "\n".join(lines)

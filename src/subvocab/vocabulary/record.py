@@ -7,9 +7,10 @@ the kind of value and its fingerprint, which is computed anew and compared on re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Integer
@@ -94,7 +95,8 @@ def record_kind(path: StrPath) -> str | None:
     Raises:
         CheckpointError: If the file is no safetensors file.
     """
-    return _read_metadata(Path(path)).get(KIND_KEY)
+    with _opened(Path(path)) as file:
+        return _metadata(file).get(KIND_KEY)
 
 
 def load_record(path: StrPath, kind: str) -> tuple[dict[str, np.ndarray], str]:
@@ -112,19 +114,21 @@ def load_record(path: StrPath, kind: str) -> tuple[dict[str, np.ndarray], str]:
         CheckpointError: If the file is missing, damaged, or holds something else.
     """
     path = Path(path)
-    metadata = _read_metadata(path)
-    found = metadata.get(KIND_KEY)
-    if found != kind:
-        raise CheckpointError(
-            f"{path} holds `{found}`, expected `{kind}`. Look into it with `subvocab inspect`."
-        )
-    try:
-        with safe_open(path, "np") as file:
+    # Opened once: another process may put a new file in its place at any time.
+    with _opened(path) as file:
+        metadata = _metadata(file)
+        found = metadata.get(KIND_KEY)
+        if found != kind:
+            raise CheckpointError(
+                f"{path} holds `{found}`, expected `{kind}`. Look into it with `subvocab inspect`."
+            )
+        try:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} holds arrays that are no integers ({error}). Write it anew from the dataset."
-        ) from error
+        except (SafetensorError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} holds arrays that are no integers ({error}). Write it anew from the "
+                "dataset."
+            ) from error
     return tensors, metadata.get(FINGERPRINT_KEY, "")
 
 
@@ -157,14 +161,21 @@ def load_value(
     return value
 
 
-def _read_metadata(path: Path) -> dict[str, str]:
-    """Read the text beside the arrays, and turn every failure into one kind of error."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file, and turn every failure into one kind of error."""
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
     try:
-        with safe_open(path, "np") as file:
-            return dict(file.metadata() or {})
+        opened = safe_open(path, "np")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}). Write it anew, or fetch it again."
         ) from error
+    with opened as file:
+        yield file
+
+
+def _metadata(file: Any) -> dict[str, str]:
+    """Read the text beside the arrays."""
+    return dict(file.metadata() or {})
