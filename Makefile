@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types layers docstrings fix check bench paper docs faults fuzz clean
+.PHONY: help demo test lint types layers docstrings fix check bench paper matrix docs faults fuzz clean
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -47,6 +47,9 @@ faults: .venv/.dev  ## kill, starve and fail everything that writes, at each of 
 
 fuzz: .venv/.dev  ## a million broken and lying files (FUZZ_FILES=N for another number)
 	$(BIN)/python -m tests.fuzz
+
+matrix: .venv/.dev  ## train every family, head, optimizer and precision both ways: benchmarks/results/matrix.csv
+	$(BIN)/python -W ignore -m tests.matrix
 
 docs: .venv/.dev  ## build the documentation site in build/site, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -123,7 +123,9 @@ def matrix() -> str:
         return "*`make matrix` was not run yet.*"
     with MATRIX.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    columns = [name for name in rows[0] if name not in ("machine", "versions", "date")]
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(_escaped(row[name]) for name in columns) + " |" for row in rows]
+    optimizers = [n for n in rows[0] if n not in ("family", "head", "machine", "versions", "date")]
+    lines = ["| model, head | " + " | ".join(optimizers) + " |", "|---|" + "---|" * len(optimizers)]
+    for row in rows:
+        cells = [f"{row['family']}, {row['head']}", *(row[name] for name in optimizers)]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"<small>{rows[0]['versions']}; {rows[0]['date']}</small>"])

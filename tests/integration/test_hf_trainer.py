@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
-from transformers import Trainer, default_data_collator
+from transformers import Trainer, TrainerCallback, default_data_collator
 
 import subvocab as sv
 from subvocab.integrations.model_card import HEADING
@@ -297,3 +299,50 @@ def test_the_page_is_right(tmp_path: Path) -> None:
 
     merged = copied(make_model().from_pretrained(out).state_dict())
     assert_equal_states(merged, trainer.model.state_dict())
+
+
+def test_a_model_that_is_restored_while_it_trains_is_noticed(tmp_path: Path) -> None:
+    """The optimizer would go on with rows that the model no longer has."""
+
+    class Restoring(TrainerCallback):
+        def on_step_end(self, *_: Any, **kwargs: Any) -> None:
+            """Do what one should not."""
+            if partial_embeddings(kwargs["model"]):
+                sv.restore(kwargs["model"])
+
+    trainer = trainer_of(shrunk(), tmp_path)
+    trainer.add_callback(Restoring())
+
+    with pytest.raises(sv.UnsupportedModelError, match="was restored while it is trained"):
+        trainer.train()
+
+    assert trainer.state.global_step == 1
+
+
+def test_a_misspelt_option_is_told_before_anything_is_scanned(tmp_path: Path) -> None:
+    """By its name, and what was meant."""
+    trainer = trainer_of(whole(), tmp_path, callback=False)
+    trainer.train_dataset = None
+
+    with pytest.raises(sv.UnsupportedModelError, match=r"`max_lenght`.* Did you mean `max_length`"):
+        sv.shrink_trainer(trainer, max_lenght=3)
+
+
+@pytest.mark.parametrize("given", [[1, 2], sv.TokenCounts(np.ones(300, np.int64))])
+def test_what_is_no_vocabulary_is_refused(given: Any, tmp_path: Path) -> None:
+    """The likeliest slip is to forget to make one of the counts."""
+    message = f"`vocabulary` is a `{type(given).__name__}`, expected a `PartialVocabulary`."
+
+    with pytest.raises(sv.VocabularyMismatchError, match=re.escape(message)):
+        sv.shrink_trainer(trainer_of(whole(), tmp_path, callback=False), given)
+    with pytest.raises(sv.VocabularyMismatchError, match=re.escape(message)):
+        sv.shrink(whole(), given)
+
+
+def test_shrinking_twice_is_refused(tmp_path: Path) -> None:
+    """Before the data is scanned once more."""
+    trainer = trainer_of(whole(), tmp_path, callback=False)
+    sv.shrink_trainer(trainer)
+
+    with pytest.raises(sv.UnsupportedModelError, match=r"is shrunk already\. Call `shrink_trainer`"):
+        sv.shrink_trainer(trainer)

@@ -356,3 +356,26 @@ def test_an_unknown_way_with_other_vocabularies_is_refused() -> None:
     """It names those there are."""
     with pytest.raises(sv.UnsupportedModelError, match="expected one of 'refuse', 'carry_over'"):
         sv.VocabularyCallback(other_vocabulary="keep")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw_torch_fused", "adamw_torch"])
+def test_resuming_without_the_line_stops_with_a_message(optimizer: str, tmp_path: Path) -> None:
+    """A fused step of torch would write past the end of the smaller moments."""
+    checkpoint = interrupted(tmp_path, shrunk())
+    plain = trainer_of(whole(), tmp_path, optim=optimizer)
+
+    with pytest.raises(RuntimeError, match="The size of tensor a"):
+        plain.train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_a_resumed_run_is_fused_again(tmp_path: Path) -> None:
+    """What was saved to stop others does not slow this one down."""
+    checkpoint = interrupted(tmp_path, shrunk())
+    trainer = trainer_of(shrunk(), tmp_path)
+
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+
+    groups = trainer.optimizer.param_groups
+    assert [group["fused"] for group in groups] == [True] * len(groups)
+    assert not any("subvocab_fused" in group for group in groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ ADAM_LIKE = ("Adam", "Lion", "RMSprop", "Adagrad")
 """A step of theirs has about the size of the learning rate, whatever the gradient's."""
 ROW_MIXING_OPTIMIZERS = ("Adafactor", "LAMB", "LARS", "Muon", "SAM", "Shampoo", "SOAP")
 """A step of theirs on one row depends on the others, or on how many there are."""
+FUSED = "subvocab_fused"
 ZERO_FOR_UNSEEN = (
     *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf"),  # Adam and its kin, Lion
     *("momentum_buffer", "square_avg", "grad_avg"),  # SGD, RMSprop
@@ -94,6 +96,38 @@ def _partial_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]
         if isinstance(module, PartialModule)
         for key, parameter in module.named_parameters(recurse=False)
     }
+
+
+def let_others_fail_loudly(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Save an optimizer's state such that a run without V′ stops, rather than corrupts memory.
+
+    Fused steps do not look at shapes, and what is saved says that steps are fused. Where the
+    rows are those of V′, it says so under a name of ours instead: a step that is not fused
+    raises if the moments are of other rows. Here the state that was loaded is put right again.
+
+    Args:
+        model: A shrunk model.
+        optimizer: Its optimizer, after ``load_state_dict``.
+    """
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+    for group in optimizer.param_groups:
+        if FUSED in group:
+            group["fused"] = group.pop(FUSED)
+    held = {id(parameter) for parameter in _partial_parameters(model).values()}
+    numbers = [
+        number
+        for number, group in enumerate(optimizer.param_groups)
+        if group.get("fused") and any(id(parameter) in held for parameter in group["params"])
+    ]
+
+    def rename(_: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        for number in numbers:
+            state["param_groups"][number][FUSED] = state["param_groups"][number].pop("fused")
+            state["param_groups"][number]["fused"] = None
+
+    if numbers and not hasattr(optimizer, FUSED):
+        setattr(optimizer, FUSED, numbers)
+        optimizer.register_state_dict_post_hook(rename)
 
 
 def decay_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> float:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
+from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 
 from transformers.trainer_utils import number_of_arguments
@@ -21,7 +23,8 @@ from subvocab.data.scanner import ScanOptions
 from subvocab.errors import UnsupportedModelError
 from subvocab.integrations.model_card import add_to_model_card
 from subvocab.integrations.trainer import VocabularyCallback
-from subvocab.model.shrink import Shrunk, shrink
+from subvocab.model.choose import check_is_vocabulary
+from subvocab.model.shrink import Shrunk, partial_tables, shrink
 from subvocab.vocabulary import PartialVocabulary, TokenCounts
 
 LIBRARIES = ("trl", "sentence_transformers")
@@ -53,12 +56,20 @@ def shrink_trainer(
     Example:
         ``sv.shrink_trainer(trainer)``, before ``trainer.train()``.
     """
+    if partial_tables(trainer.model):
+        raise UnsupportedModelError(
+            f"The model of `{type(trainer).__name__}` is shrunk already. Call `shrink_trainer` "
+            "once, or give the Trainer a `VocabularyCallback` where you shrunk the model yourself."
+        )
     if trainer.optimizer is not None:
         raise UnsupportedModelError(
             f"`{type(trainer).__name__}` has an optimizer already, which would go on training "
             "the whole matrix. Shrink before `train()`, and make an optimizer of your own "
             "from the model after it is shrunk."
         )
+    _check_options(options)
+    if vocabulary is not None:
+        check_is_vocabulary(vocabulary)
     for_callback = {name: options.pop(name) for name in CALLBACK_OPTIONS if name in options}
     tokenizer = trainer.processing_class or getattr(trainer.data_collator, "tokenizer", None)
     options.setdefault("tokenizer", tokenizer)
@@ -79,6 +90,19 @@ def shrink_trainer(
     trainer.create_model_card = functools.partial(add_to_model_card, trainer, write_card)
     _hook(trainer, "finish_trainer", _nothing)(trainer, vocabulary, options)
     return shrunk
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Refuse an option that nobody knows, before all data is scanned."""
+    known = {*CALLBACK_OPTIONS, *ScanOptions.__annotations__, *signature(shrink).parameters}
+    for name in options:
+        if name not in known - {"model", "vocabulary"}:
+            close = get_close_matches(name, known, n=1)
+            hint = f" Did you mean `{close[0]}`?" if close else ""
+            raise UnsupportedModelError(
+                f"`shrink_trainer` has no option `{name}`, expected one of `subvocab.scan`, "
+                f"`subvocab.shrink` or `VocabularyCallback`.{hint}"
+            )
 
 
 def scan_trainer(trainer: Any, **options: Any) -> TokenCounts:

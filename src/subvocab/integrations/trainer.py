@@ -30,6 +30,7 @@ from subvocab.errors import UnsupportedModelError
 from subvocab.integrations.optimizers import (
     check_optimizer_state,
     decay_of,
+    let_others_fail_loudly,
     warn_of_inexact_optimizer,
 )
 from subvocab.integrations.resuming import agree, describe
@@ -40,6 +41,7 @@ from subvocab.model.checkpoint import (
     is_compact,
     next_state_dict_compact,
 )
+from subvocab.model.partial import PartialModule
 from subvocab.model.ranks import check_ranks
 from subvocab.model.shrink import partial_tables, vocabulary_of
 
@@ -89,6 +91,7 @@ class VocabularyCallback(TrainerCallback, ExportableState):
         self.model: nn.Module | None = None
         self.saving: Path | None = None
         self.decays: list[float] = []
+        self._trained: nn.Module | None = None
         self._compact_once = ExitStack()
         if model is not None:
             vocabulary_of(model)  # raises if there is none
@@ -158,7 +161,9 @@ class VocabularyCallback(TrainerCallback, ExportableState):
             agree(model, optimizer, kept, carry_over=self.other_vocabulary == "carry_over")
         check_optimizer_state(model, optimizer)
         warn_of_inexact_optimizer(model, optimizer)
+        let_others_fail_loudly(model, optimizer)
         self._watch(model)
+        self._trained = next(iter(partial_tables(model).values()))
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Note what weight decay does to each row, for `subvocab.merge` to do to all others.
@@ -215,7 +220,25 @@ class VocabularyCallback(TrainerCallback, ExportableState):
         self.saving = None
         self._compact_once.close()
 
-    on_step_begin = on_prediction_step = on_epoch_begin = on_train_end = _forget
+    on_prediction_step = on_epoch_begin = on_train_end = _forget
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """See that the model is still shrunk: the optimizer holds its rows.
+
+        Args:
+            *_: The Trainer's.
+            **__: The Trainer's.
+
+        Raises:
+            UnsupportedModelError: If it was restored meanwhile.
+        """
+        self._forget()
+        if self._trained is not None and not isinstance(self._trained, PartialModule):
+            raise UnsupportedModelError(
+                "The model was restored while it is trained, but the optimizer still holds the "
+                "rows of its partial vocabulary: the whole matrix would learn nothing. Call "
+                "`subvocab.restore` after `train()`."
+            )
 
     def _expect(self, args: Any, state: Any, **kwargs: Any) -> None:
         """Make the next state dict compact if it shall be, and note where it goes."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from subvocab.errors import VocabularyMismatchError
 from subvocab.model.head import HeadMode
 from subvocab.model.tables import EmbeddingTable, find_per_layer_tables, find_tables
 from subvocab.vocabulary import PartialVocabulary
@@ -38,6 +39,7 @@ def choose_tables(
         UnsupportedModelError: If a table is of a kind that cannot be shrunk.
         VocabularyMismatchError: If a vocabulary fits no table.
     """
+    check_is_vocabulary(vocabulary)
     parts = vocabulary if isinstance(vocabulary, Mapping) else {None: vocabulary}
     chosen: dict[int, tuple[EmbeddingTable, PartialVocabulary]] = {}
     for part, own in parts.items():
@@ -50,6 +52,25 @@ def choose_tables(
             ids = own.token_ids[own.token_ids < len(table.parameter)]
             chosen[id(table.parameter)] = (table, PartialVocabulary(ids, len(table.parameter)))
     return list(chosen.values())
+
+
+def check_is_vocabulary(vocabulary: object) -> None:
+    """Refuse what is no partial vocabulary, such as the counts that one is made of.
+
+    Args:
+        vocabulary: What was given as V′.
+
+    Raises:
+        VocabularyMismatchError: If it is neither one, nor one for each part of a model.
+    """
+    given = list(vocabulary.values()) if isinstance(vocabulary, Mapping) else [vocabulary]
+    for one in given:
+        if not isinstance(one, PartialVocabulary):
+            raise VocabularyMismatchError(
+                f"`vocabulary` is a `{type(one).__name__}`, expected a `PartialVocabulary`. "
+                "Call `subvocab.scan(...).partial_vocabulary()`, or load one with "
+                "`PartialVocabulary.load(path)`."
+            )
 
 
 def complete(

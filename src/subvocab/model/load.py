@@ -116,6 +116,7 @@ def from_pretrained(
     prepared = []
     for table, own in _tables_of(model, chosen):
         matrix = _source(table.parameter, read, table.name.removesuffix(".weight"))
+        _ = matrix.fingerprint  # while the file is there: it may be gone when rows are saved
         partial_table = PartialTable(own, matrix, tokenizer or str(folder), out_of_vocabulary)
         prepared.append(Prepared(table, table.parameter, partial_table))
     attach(model, prepared, plan)

@@ -84,8 +84,6 @@ class PartialMatrix:
         self.watched_by: str | None = None
         self.foreign: tuple[Tensor, Tensor] | None = None
         self._converted = matrix
-        # Read while the file is there: it may be gone when what was learned is saved.
-        _ = matrix.fingerprint
 
     @property
     def base(self) -> FullMatrix:
