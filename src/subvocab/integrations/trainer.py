@@ -222,17 +222,19 @@ class VocabularyCallback(TrainerCallback, ExportableState):
 
     on_prediction_step = on_epoch_begin = on_train_end = _forget
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """See that the model is still shrunk: the optimizer holds its rows.
 
         Args:
-            *_: The Trainer's.
-            **__: The Trainer's.
+            args: The Trainer's.
+            state: The Trainer's.
+            control: The Trainer's.
+            **kwargs: The Trainer's.
 
         Raises:
             UnsupportedModelError: If it was restored meanwhile.
         """
-        self._forget()
+        self._forget(args, state, control, **kwargs)
         if self._trained is not None and not isinstance(self._trained, PartialModule):
             raise UnsupportedModelError(
                 "The model was restored while it is trained, but the optimizer still holds the "
