@@ -27,12 +27,11 @@ import subvocab as sv
 from benchmarks.harness import circumstances
 from subvocab.model.shrink import partial_tables
 from tests.models import (
-    CONFIGS,
-    HEADS,
+    COMBINATIONS,
+    HEADS_WITHOUT_VOCABULARY,
     LANGUAGE_MODELS,
     language_batch,
     random_batch,
-    tiny_config,
     tiny_language_model,
     tiny_model,
 )
@@ -42,7 +41,6 @@ TABLE = Path(__file__).parents[1] / "benchmarks" / "results" / "matrix.csv"
 STEPS = 2
 PRECISIONS = ("fp32", "bf16", "autocast")
 ROUNDING = {"fp32": 1e-5, "bf16": 2e-2, "autocast": 2e-2}
-HEADS_WITHOUT_VOCABULARY = ("sequence", "token", "question", "choice", "encoder")
 Optimizer = Callable[[Any], torch.optim.Optimizer]
 
 ALL_OPTIMIZERS: dict[str, Optimizer] = OPTIMIZERS | {
@@ -63,13 +61,7 @@ ALL_OPTIMIZERS: dict[str, Optimizer] = OPTIMIZERS | {
 
 def combinations() -> list[tuple[str, str]]:
     """Name every family and head: those without vocabulary, then language models."""
-    without = [
-        (family, head)
-        for family in CONFIGS
-        for head in HEADS_WITHOUT_VOCABULARY
-        if type(tiny_config(family)) in HEADS[head]._model_mapping
-    ]
-    return without + [(name, head) for name, (head, _) in LANGUAGE_MODELS.items()]
+    return COMBINATIONS + [(name, head) for name, (head, _) in LANGUAGE_MODELS.items()]
 
 
 def cell(family: str, head: str, optimizer: str) -> str:

@@ -203,6 +203,16 @@ def tiny_config(family: str, **changes: Any) -> Any:
     return config
 
 
+HEADS_WITHOUT_VOCABULARY = ("sequence", "token", "question", "choice", "encoder")
+COMBINATIONS = [
+    (family, head)
+    for family in CONFIGS
+    for head in HEADS_WITHOUT_VOCABULARY
+    # The auto class knows which heads a family has: a head that breaks must not drop out here.
+    if type(tiny_config(family)) in HEADS[head]._model_mapping
+]
+
+
 def tiny_model(family: str, head: str = "sequence", *, seed: int = 0, **changes: Any) -> Any:
     """Make a tiny model with random weights, the same for the same seed."""
     torch.manual_seed(seed)

@@ -10,7 +10,13 @@ import torch
 
 import subvocab as sv
 from subvocab.model.shrink import partial_embeddings
-from tests.models import CONFIGS, HEADS, random_batch, tiny_config, tiny_model
+from tests.models import (
+    COMBINATIONS,
+    CONFIGS,
+    HEADS_WITHOUT_VOCABULARY,
+    random_batch,
+    tiny_model,
+)
 from tests.reference import (
     OPTIMIZERS,
     assert_equal_states,
@@ -22,14 +28,6 @@ from tests.reference import (
 )
 
 STEPS = 2
-HEADS_WITHOUT_VOCABULARY = ("sequence", "token", "question", "choice", "encoder")
-COMBINATIONS = [
-    (family, head)
-    for family in CONFIGS
-    for head in HEADS_WITHOUT_VOCABULARY
-    # The auto class knows which heads a family has: a head that breaks must not drop out here.
-    if type(tiny_config(family)) in HEADS[head]._model_mapping
-]
 
 
 def compare(

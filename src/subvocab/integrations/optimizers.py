@@ -130,17 +130,28 @@ def let_others_fail_loudly(model: torch.nn.Module, optimizer: torch.optim.Optimi
         optimizer.register_state_dict_post_hook(rename)
 
 
-def decay_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> float:
-    """Tell by how much the step just taken has shrunk the rows of the embedding.
+def held_tables(model: torch.nn.Module) -> set[int]:
+    """Name the matrices of a shrunk model, as objects.
 
     Args:
         model: A shrunk model.
+
+    Returns:
+        The ``id`` of each E′.
+    """
+    return {id(module.weight) for module in partial_tables(model).values()}
+
+
+def decay_of(held: set[int], optimizer: torch.optim.Optimizer) -> float:
+    """Tell by how much the step just taken has shrunk the rows of the embedding.
+
+    Args:
+        held: From `held_tables`, once: a step is no time to walk through a model.
         optimizer: Its optimizer, whose learning rate is still that of the step.
 
     Returns:
         Learning rate times weight decay; 0 where nothing decays, or the step was skipped.
     """
-    held = {id(module.weight) for module in partial_tables(model).values()}
     if getattr(optimizer, "step_was_skipped", False):
         return 0.0
     for group in optimizer.param_groups:
@@ -156,7 +167,7 @@ def warn_of_inexact_optimizer(model: torch.nn.Module, optimizer: torch.optim.Opt
         model: A shrunk model.
         optimizer: Its optimizer.
     """
-    held = {id(module.weight) for module in partial_tables(model).values()}
+    held = held_tables(model)
     shifts = [m.rest_shift for m in partial_tables(model).values() if m.rest_shift is not None]
     kind = type(getattr(optimizer, "optimizer", optimizer)).__name__  # accelerate wraps it
     steps_alike = any(name in kind for name in ADAM_LIKE)

@@ -30,6 +30,7 @@ from subvocab.errors import UnsupportedModelError
 from subvocab.integrations.optimizers import (
     check_optimizer_state,
     decay_of,
+    held_tables,
     let_others_fail_loudly,
     warn_of_inexact_optimizer,
 )
@@ -92,6 +93,7 @@ class VocabularyCallback(TrainerCallback, ExportableState):
         self.saving: Path | None = None
         self.decays: list[float] = []
         self._trained: nn.Module | None = None
+        self._held: set[int] = set()
         self._compact_once = ExitStack()
         if model is not None:
             vocabulary_of(model)  # raises if there is none
@@ -163,6 +165,7 @@ class VocabularyCallback(TrainerCallback, ExportableState):
         warn_of_inexact_optimizer(model, optimizer)
         let_others_fail_loudly(model, optimizer)
         self._watch(model)
+        self._held = held_tables(model)
         self._trained = next(iter(partial_tables(model).values()))
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
@@ -172,9 +175,9 @@ class VocabularyCallback(TrainerCallback, ExportableState):
             args: The Trainer's.
             state: The Trainer's.
             control: The Trainer's.
-            **kwargs: The Trainer's: ``model`` and ``optimizer`` among others.
+            **kwargs: The Trainer's: ``optimizer`` among others.
         """
-        self.decays.append(decay_of(kwargs["model"], kwargs["optimizer"]))
+        self.decays.append(decay_of(self._held, kwargs["optimizer"]))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Get ready for a checkpoint, if one comes next.
