@@ -61,15 +61,13 @@ def finetune(
     """Fine-tune a model on the rows that its data uses, and save it whole."""
     progress = quiet_libraries()
     job = training_job(
-        {
-            "--label-column": label_column,
-            "--text-column": text_column,
-            "--prompt-column": prompt_column,
-            "--response-column": response_column,
-            "--mask-probability": mask_probability,
-            "--head": head,
-            "--no-rest-shift": no_rest_shift,
-        },
+        label_column=label_column,
+        text_column=text_column,
+        prompt_column=prompt_column,
+        response_column=response_column,
+        head=head,
+        no_rest_shift=no_rest_shift,
+        mask_probability=mask_probability,
         model=model,
         task=task,
         tokenizer=tokenizer,

@@ -94,17 +94,16 @@ TrainLengthOption = Annotated[
 SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all that is random.")]
 
 
-def training_job(
-    given: Mapping[str, Any], *, model: str, task: str, tokenizer: str | None, **settings: Any
-) -> FineTuning:
+def training_job(*, model: str, task: str, tokenizer: str | None, **settings: Any) -> FineTuning:
     """Make a job of what was typed.
 
     Args:
-        given: The values of `TASKS_OF_OPTIONS`; None, False or empty where not given.
         model: Folder or name.
         task: Its task.
         tokenizer: Folder or name, if it does not lie beside the model.
-        **settings: Others of the job's; ``batch_size`` and ``max_length`` may be None.
+        **settings: The options of `TASKS_OF_OPTIONS` under the names of their parameters;
+            None, False or empty where not given. And others of the job's; ``batch_size`` and
+            ``max_length`` may be None.
 
     Returns:
         The job.
@@ -112,7 +111,8 @@ def training_job(
     Raises:
         DataError: If options do not go together.
     """
-    given = {name: value for name, value in given.items() if value}
+    values = {name: settings.pop(name[2:].replace("-", "_")) for name in TASKS_OF_OPTIONS}
+    given = {name: value for name, value in values.items() if value}
     _check_options(task, given, full=settings.get("full", False))
     from subvocab.integrations.job import FineTuning  # noqa: PLC0415
     from subvocab.model.load import local_folder  # noqa: PLC0415
