@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import time
@@ -13,8 +15,11 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+from subvocab._typing import StrPath
 from subvocab.errors import CheckpointError
 
+RENAME_EXCHANGE, AT_WORKING_FOLDER = 2, -100
+"""Of Linux's ``renameat2``."""
 NEW_FILE_MODE = 0o666
 LEFTOVER_SECONDS = 60
 """What is younger may be about to be locked by the process that made it."""
@@ -177,6 +182,79 @@ def staged_folder(out: Path) -> Iterator[Path]:
             flush_to_disk(out.parent)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path, superseded: re.Pattern[str]) -> Iterator[Path]:
+    """Yield a folder to fill; on a clean exit it takes the place of another, all at once.
+
+    Args:
+        folder: The folder to replace. It need not exist.
+        superseded: Names of files in it that go even if no new one has that name. All other
+            files and folders stay.
+
+    Yields:
+        The staged folder, empty. If the block raises, it is removed and ``folder`` is as it
+        was.
+
+    Raises:
+        CheckpointError: If ``folder`` is a file.
+    """
+    folder = folder.resolve()  # a link to a folder stays one
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file, expected a folder. Name another.")
+    staged = _staged_beside(folder)
+    try:
+        with naming(folder, staged):
+            staged.mkdir(parents=True)
+            with locked(staged):
+                yield staged
+                if folder.is_dir():
+                    _take_over(folder, staged, superseded)
+                _flush_all(staged)
+                if folder.is_dir():
+                    _exchange(staged, folder)
+                else:
+                    staged.rename(folder)
+            flush_to_disk(folder.parent)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _take_over(old: Path, new: Path, superseded: re.Pattern[str]) -> None:
+    """Let a new folder have what it lacks of an old one."""
+    shutil.copymode(old, new)
+    for entry in old.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=_link)
+        elif not (superseded.fullmatch(entry.name) or os.path.lexists(new / entry.name)):
+            _link(entry, new / entry.name)
+
+
+def _link(file: StrPath, name: StrPath) -> StrPath:
+    """Give a file a second name; copy it where the file system cannot."""
+    try:
+        os.link(file, name, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(file, name, follow_symlinks=False)
+    return name
+
+
+def _exchange(staged: Path, folder: Path) -> None:
+    """Let two folders change places; where the system cannot, by way of a third name."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        failed = libc.renameat2(
+            AT_WORKING_FOLDER, bytes(staged), AT_WORKING_FOLDER, bytes(folder), RENAME_EXCHANGE
+        )
+    except AttributeError:  # not Linux
+        failed = True
+    if failed:
+        # A visible name: if the process ends right here, nothing removes it.
+        aside = folder.with_name(f"{folder.name}.before-{secrets.token_hex(4)}")
+        folder.rename(aside)
+        staged.rename(folder)
+        aside.rename(staged)
 
 
 def _rename_to_new(staged: Path, out: Path) -> None:

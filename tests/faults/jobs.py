@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ import numpy as np
 import torch
 import transformers as hf
 from safetensors.torch import load_file
+from transformers.trainer_utils import get_last_checkpoint
 
 import subvocab as sv
 from subvocab import cli
+from subvocab.integrations.trainer import is_finished, set_unfinished_aside
 from subvocab.storage import merge_rows, read_checkpoint, write_matrix
 from tests.models import FULL_VOCAB_SIZE, tiny_model
+from tests.trainer_runs import shrunk, trainer_of
 
 Look = Callable[[Path], object]
 OLD, NEW = (sv.TokenCounts(np.eye(1, FULL_VOCAB_SIZE, at, dtype=np.int64)[0] + 1) for at in (3, 4))
@@ -155,6 +159,35 @@ def _streamed_scan(folder: Path) -> None:
     counts.save(folder / "counts.safetensors")
 
 
+def _train(steps: int, folder: Path, **options: Any) -> None:
+    """Train from the last checkpoint on, and save one after each step."""
+    if is_finished(folder / "run" / f"checkpoint-{steps}"):
+        return  # a Trainer would go on to another step
+    begun = list((folder / "run").glob("checkpoint-*"))
+    trainer = trainer_of(
+        shrunk("gpt2 lm"),
+        folder / "run",
+        watch=options,
+        max_steps=steps,
+        lr_scheduler_type="constant",
+        save_strategy="steps",
+        save_steps=1,
+        logging_strategy="no",
+    )
+    trainer.train(resume_from_checkpoint=bool(begun))
+
+
+def _look_resumed(folder: Path) -> object:
+    """Read the checkpoint that a run would go on from."""
+    run = folder.parent / "merged"
+    shutil.copytree(folder / "run", run)
+    set_unfinished_aside(run)
+    checkpoint = Path(get_last_checkpoint(str(run)))
+    optimizer = torch.load(checkpoint / "optimizer.pt", weights_only=True)
+    moments = [state["exp_avg"].numpy().tobytes() for state in optimizer["state"].values()]
+    return checkpoint.name, _tensors(checkpoint), moments
+
+
 def _nothing(_folder: Path) -> None:
     """Leave the folder empty."""
 
@@ -207,10 +240,25 @@ JOBS: dict[str, Job] = {
     "save_compact over another": Job(
         _prepare_compact, partial(_save_compact, 2), _look_compact, speaks=False
     ),
+    "save_compact, shards over shards": Job(
+        partial(_prepare_compact, max_shard_size="15KB"),
+        partial(_save_compact, 2, max_shard_size="15KB"),
+        _look_compact,
+        speaks=False,
+    ),
     "save_pretrained over another": Job(
         _prepare_whole,
         partial(_save_whole, 2),
         lambda folder: _tensors(folder / "whole"),
+        speaks=False,
+    ),
+    "Trainer's checkpoint": Job(
+        partial(_train, 1), partial(_train, 2), _look_resumed, speaks=False
+    ),
+    "Trainer's compact checkpoint": Job(
+        partial(_train, 1, compact=True),
+        partial(_train, 2, compact=True),
+        _look_resumed,
         speaks=False,
     ),
     "subvocab scan --out": Job(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from subvocab._atomic import check_new_folder, replacing, staged_folder
+from subvocab import _atomic
+from subvocab._atomic import check_new_folder, replacing, replacing_folder, staged_folder
 from subvocab.errors import CheckpointError
+
+WEIGHTS = re.compile(r"weights-\d")
 
 
 @pytest.fixture
@@ -174,6 +178,84 @@ def test_staged_folder_refuses_what_was_filled_meanwhile(tmp_path: Path) -> None
 
     assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "other"]
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+@pytest.fixture(params=["exchanged", "renamed"])
+def checkpoint(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Write a folder that is to be replaced, where folders can change places and where not."""
+    if request.param == "renamed":
+        monkeypatch.setattr(_atomic, "RENAME_EXCHANGE", -1)  # the system calls it invalid
+    folder = tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    for name in ("weights-1", "weights-2", "notes", "below/more"):
+        (folder / name).write_text(f"old {name}")
+    folder.chmod(0o750)
+    return folder
+
+
+def test_a_replaced_folder_keeps_what_is_not_superseded(checkpoint: Path) -> None:
+    """All that is new, nothing that was superseded, and the files of others."""
+    with replacing_folder(checkpoint, WEIGHTS) as staged:
+        (staged / "weights-1").write_text("new")
+        meanwhile = (checkpoint / "weights-1").read_text()
+
+    assert meanwhile == "old weights-1"
+    files = {str(p.relative_to(checkpoint)): p for p in checkpoint.rglob("*") if p.is_file()}
+    assert {name: path.read_text() for name, path in files.items()} == {
+        "weights-1": "new",
+        "notes": "old notes",
+        "below/more": "old below/more",
+    }
+    assert _mode(checkpoint) == 0o750
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def test_a_folder_is_not_replaced_on_an_error(checkpoint: Path) -> None:
+    """It stays as it was, and nothing hidden stays beside it."""
+
+    def fail() -> None:
+        with replacing_folder(checkpoint, WEIGHTS) as staged:
+            (staged / "weights-1").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+    assert (checkpoint / "weights-1").read_text() == "old weights-1"
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def test_a_link_to_a_replaced_folder_stays_one(checkpoint: Path) -> None:
+    """What it leads to is replaced."""
+    link = checkpoint.with_name("latest")
+    link.symlink_to(checkpoint)
+
+    with replacing_folder(link, WEIGHTS) as staged:
+        (staged / "weights-1").write_text("new")
+
+    assert link.is_symlink()
+    assert (checkpoint / "weights-1").read_text() == "new"
+
+
+def test_a_new_folder_may_lie_deep(tmp_path: Path) -> None:
+    """As `save_pretrained` has it."""
+    with replacing_folder(tmp_path / "a" / "b", WEIGHTS) as staged:
+        (staged / "weights-1").touch()
+
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["weights-1"]
+
+
+def test_a_file_is_no_folder_to_replace(tmp_path: Path) -> None:
+    """It is not put aside."""
+    (tmp_path / "file").touch()
+
+    with (
+        pytest.raises(CheckpointError, match=r"file is a file, expected a folder\. Name another\."),
+        replacing_folder(tmp_path / "file", WEIGHTS),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("held", ["folder", "file", "link", "dead link"])

@@ -296,14 +296,21 @@ def set_unfinished_aside(output_dir: Path) -> None:
             alone: another process may be training there.
     """
     for folder in sorted(output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
-        if folder.is_dir() and not _is_finished(folder) and _is_still(folder):
+        if folder.is_dir() and not is_finished(folder) and _is_still(folder):
             aside = folder.with_name(f"unfinished-{folder.name}-{time.time_ns()}")
             folder.rename(aside)
             logger.warning("%s was not finished, and is set aside as %s.", folder, aside.name)
 
 
-def _is_finished(folder: Path) -> bool:
-    """Tell whether the last file of a checkpoint is there and whole."""
+def is_finished(folder: Path) -> bool:
+    """Tell whether the last file of a checkpoint is there and whole.
+
+    Args:
+        folder: The checkpoint's.
+
+    Returns:
+        False if the process that wrote it ended before.
+    """
     try:
         json.loads((folder / TRAINER_STATE_NAME).read_bytes())
     except (OSError, ValueError):

@@ -7,6 +7,7 @@ Whole checkpoints need nothing from here: a shrunk model's ``state_dict`` and
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from subvocab._atomic import replacing
+from subvocab._atomic import replacing, replacing_folder
 from subvocab._typing import StrPath
 from subvocab.errors import CheckpointError, UnsupportedModelError, listed
 from subvocab.model.adapters import MODEL, is_a
@@ -30,6 +31,8 @@ from subvocab.storage import read_checkpoint
 VOCABULARY_FILE = "vocabulary.safetensors"
 DESCRIPTION_FILE = "subvocab.json"
 FORMAT_VERSION = 2
+WEIGHTS = re.compile(r"model(\.\w+)?(-\d+-of-\d+)?\.safetensors(\.index(\.\w+)?\.json)?")
+"""Files of weights, as transformers names them."""
 
 
 @contextmanager
@@ -107,7 +110,7 @@ def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None
         model: A model from `shrink` or `from_pretrained`.
         folder: Where. Beside the files of ``save_pretrained`` it gets V′
             (``vocabulary.safetensors``) and what `merge` needs to know of the base
-            (``subvocab.json``).
+            (``subvocab.json``). A checkpoint that lies there is replaced, all at once.
         **kwargs: For ``save_pretrained``.
 
     Raises:
@@ -131,9 +134,12 @@ def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None
             "checkpoint that was loaded since. Keep that checkpoint: `merge` needs it as the base.",
             stacklevel=2,
         )
-    with compact_state_dicts(model):
-        model.save_pretrained(folder, **kwargs)
-    describe_compact(model, Path(folder))
+    if kwargs.get("push_to_hub"):
+        kwargs.setdefault("repo_id", Path(folder).name)
+    with replacing_folder(Path(folder), WEIGHTS) as staged:
+        with compact_state_dicts(model):
+            model.save_pretrained(staged, **kwargs)
+        describe_compact(model, staged)
 
 
 def is_compact(folder: Path) -> bool:
