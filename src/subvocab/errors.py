@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+LONGEST_QUOTE = 400
+"""In letters."""
+
 
 class SubvocabError(Exception):
     """Base class: ``except SubvocabError`` catches every error raised on purpose."""
@@ -68,3 +71,22 @@ def listed(values: Sequence[object], *, limit: int = 5) -> str:
     named = ", ".join(map(str, values[:limit]))
     rest = len(values) - limit
     return f"{named} and {rest:,} more" if rest > 0 else named
+
+
+def shortened(quoted: object) -> str:
+    """Cut what is quoted to what a message can hold.
+
+    Args:
+        quoted: A name from a file, or what another library raised: it may quote a whole
+            damaged file.
+
+    Returns:
+        Its text, or both ends of it.
+
+    Example:
+        >>> shortened("bad: " + "x" * 1000 + " at line 1")[-20:]
+        'xxxxxxxxxx at line 1'
+    """
+    text = str(quoted)
+    half = LONGEST_QUOTE // 2
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:half]} … {text[-half:]}"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from subvocab._atomic import check_new_folder
 from subvocab.cli.options import OutFolderOption
 from subvocab.errors import CheckpointError
 
@@ -33,6 +34,12 @@ def merge(
     ] = False,
 ) -> None:
     """Make a compact checkpoint whole, or write a row adapter into its base, on disk."""
+    check_new_folder(out)  # said before torch is imported, which takes seconds
+    if not checkpoint.exists():
+        raise CheckpointError(
+            f"There is no file or folder {checkpoint}. Name what `subvocab.save_compact` or "
+            "`RowAdapter.save` wrote."
+        )
     if checkpoint.is_file():
         if replay_weight_decay:
             raise CheckpointError(

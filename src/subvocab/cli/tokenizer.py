@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subvocab.errors import DataError, VocabularyMismatchError
+from subvocab.errors import DataError, VocabularyMismatchError, shortened
 
 if TYPE_CHECKING:
     from subvocab.analysis.savings import ModelShape
@@ -48,7 +48,8 @@ def _from_file(path: Path) -> Any:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # it raises nothing narrower
         raise DataError(
-            f"{path} holds no tokenizer ({error}). Name a `tokenizer.json`, or the folder with one."
+            f"{path} holds no tokenizer ({shortened(error)}). Name a `tokenizer.json`, or "
+            "the folder with one."
         ) from error
 
 

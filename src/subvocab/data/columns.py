@@ -132,7 +132,9 @@ def _of(part: Part) -> str:
 
 
 def _whole(part: Part) -> str:
-    return part.name[:1].upper() + part.name[1:] if part.name else "The source"
+    """Name a part at the beginning of a sentence; the name of a file stays as it is."""
+    words = part.name or "the source"
+    return words[:1].upper() + words[1:] if words.split()[0].isalpha() else words
 
 
 def _listing(part: Part) -> str:

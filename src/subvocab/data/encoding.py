@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -20,7 +21,7 @@ from jaxtyping import Int64
 from tokenizers import Tokenizer
 
 from subvocab.data.counting import Ids, TokenCounter
-from subvocab.errors import DataError
+from subvocab.errors import DataError, shortened
 
 Place = Callable[[int], str]
 
@@ -73,18 +74,33 @@ class Backend:
             self.tokenizer.no_truncation()
         else:
             self.tokenizer.enable_truncation(self.max_length, direction=self.direction)
-        try:
+        with refusing_damaged():
             encoded: list[Any] = self.tokenizer.encode_batch_fast(
                 texts, add_special_tokens=not whole
             )
-        except BaseException as error:
-            if type(error).__name__ != "PanicException":  # which is no Exception, and not public
-                raise
-            raise DataError(
-                f"The tokenizer failed on a text ({error}), so its file is damaged. Save it anew, "
-                "or load it from where it came from."
-            ) from error
         return encoded
+
+
+@contextmanager
+def refusing_damaged() -> Iterator[None]:
+    """Turn a breakdown of `tokenizers` into an error of this library.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        DataError: If the block breaks down, which only a damaged file makes it do.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # The one is no Exception and not public, the other of no class of its own.
+        if type(error).__name__ != "PanicException" and type(error) is not Exception:
+            raise
+        raise DataError(
+            f"The tokenizer failed on a text ({shortened(error)}), so its file is damaged. Save "
+            "it anew, or load it from where it came from."
+        ) from error
 
 
 class PlainTextCounter:

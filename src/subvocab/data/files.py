@@ -22,7 +22,7 @@ from subvocab._atomic import naming
 from subvocab.data.arrow import as_array
 from subvocab.data.parts import BATCH_ROWS, Batch, Part
 from subvocab.data.urls import Url
-from subvocab.errors import DataError
+from subvocab.errors import DataError, shortened
 
 LINES_COLUMN = "text"
 BLOCK_BYTES = 1 << 24
@@ -247,14 +247,25 @@ def _part_of_json_lines(path: Path | Url) -> Part:
     keys: dict[str, pa.DataType] = {}
     for row in _objects(path, lines, 0):
         for key, value in row.items():
-            if value is not None:
-                keys.setdefault(key, _json_type(value))
-    return Part(pa.schema(list(keys.items())), read, name=str(path), total=float(_size(path)))
+            if value is not None and key not in keys:
+                keys[key] = _json_type(value, f"Key `{shortened(key)}` of {path}")
+    try:
+        schema = pa.schema(list(keys.items()))
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"A key in {path} is no text ({shortened(error)}). Write the file anew, in UTF-8."
+        ) from error
+    return Part(schema, read, name=str(path), total=float(_size(path)))
 
 
-def _json_type(value: object) -> pa.DataType:
+def _json_type(value: object, what: str) -> pa.DataType:
     """Tell a column's type by its first value; what is neither text nor list is no matter."""
-    return as_array([value]).type if isinstance(value, str | list) else pa.null()
+    if not isinstance(value, str | list):
+        return pa.null()
+    try:
+        return as_array([value]).type
+    except DataError as error:
+        raise DataError(f"{what} {error}. Write texts in UTF-8, and lists of one type.") from error
 
 
 def _objects(path: Path | Url, lines: list[bytes], first: int) -> list[dict[str, Any]]:
@@ -267,8 +278,8 @@ def _objects(path: Path | Url, lines: list[bytes], first: int) -> list[dict[str,
             raise _unreadable(path, error) from error
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"Line {number:,} of {path} is no JSON ({error}), expected an object a line. "
-                "`jq -c . FILE` writes one."
+                f"Line {number:,} of {path} is no JSON ({shortened(error)}), expected an object a "
+                "line. `jq -c . FILE` writes one."
             ) from error
         if not isinstance(row, dict):
             raise DataError(

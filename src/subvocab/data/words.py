@@ -17,7 +17,13 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from subvocab.data.counting import Ids, TokenCounter
-from subvocab.data.encoding import Backend, Place, PlainTextCounter, side_by_side
+from subvocab.data.encoding import (
+    Backend,
+    Place,
+    PlainTextCounter,
+    refusing_damaged,
+    side_by_side,
+)
 from subvocab.data.word_rules import WordRule, word_rule
 
 TOO_LONG = 1 << 40
@@ -199,8 +205,9 @@ class WordCounter:
         """Take the ids that the tokenizer puts around every text, or pair."""
         tokenizer = self._backend.tokenizer
         tokenizer.no_truncation()
-        encoding = tokenizer.encode("", "") if paired else tokenizer.encode("")
-        return np.array(encoding.ids, dtype=np.int64)
+        with refusing_damaged():
+            encoded = tokenizer.encode("", "") if paired else tokenizer.encode("")
+        return np.array(encoded.ids, dtype=np.int64)
 
     def _judge(self) -> None:
         """Empty a table that is full; give up if most of a text is new words."""

@@ -100,9 +100,9 @@ def agree(
         raise VocabularyMismatchError(
             f"The checkpoint was made with the partial vocabulary {_id(theirs[first])[:12]} for "
             f"`{first}`, but the model has {ours[first].source.vocabulary.fingerprint[:12]}: the "
-            "optimizer's moments belong to other tokens. Shrink the model with the "
-            "vocabulary.safetensors that lies in the checkpoint, start afresh, or pass "
-            '`other_vocabulary="carry_over"` to take over what both have in common.'
+            "optimizer's moments belong to other tokens. Shrink the model with the V′ of the "
+            "checkpoint (a Trainer's has a vocabulary.safetensors), start afresh, or, with a "
+            'Trainer, pass `other_vocabulary="carry_over"` to take over what both have in common.'
         )
     for name, part in ours.items():
         if name not in others:

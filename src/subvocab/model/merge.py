@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from subvocab._atomic import naming
 from subvocab._typing import StrPath
-from subvocab.errors import CheckpointError, VocabularyMismatchError, listed
+from subvocab.errors import CheckpointError, VocabularyMismatchError, listed, shortened
 from subvocab.model.checkpoint import DESCRIPTION_FILE, FORMAT_VERSION, VOCABULARY_FILE
 from subvocab.model.load import local_folder
 from subvocab.model.partial import BASE_KEY, TOKEN_IDS_KEY
@@ -156,7 +156,7 @@ def _read_tensors(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:
             with safe_open(path, "pt") as file:
                 found[name] = file.get_tensor(name)
         except (OSError, RuntimeError, SafetensorError) as error:  # whatever a disk may say
-            raise CheckpointError(f"{path} could not be read: {error}.") from error
+            raise CheckpointError(f"{path} could not be read: {shortened(error)}.") from error
     return found
 
 

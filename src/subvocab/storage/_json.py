@@ -6,7 +6,7 @@ import json
 from math import isfinite
 from typing import Any
 
-from subvocab.errors import CheckpointError
+from subvocab.errors import CheckpointError, shortened
 
 
 def read_json(content: bytes, what: str) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def read_json(content: bytes, what: str) -> dict[str, Any]:
     except RecursionError:
         raise CheckpointError(f"{what} is nested too deeply, expected three levels.") from None
     except ValueError as error:
-        raise CheckpointError(f"{what} is not JSON: {error}.") from error
+        raise CheckpointError(f"{what} is not JSON: {shortened(error)}.") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{what} is a JSON {type(value).__name__}, expected an object.")
     return value

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from subvocab._typing import StrPath
-from subvocab.errors import CheckpointError
+from subvocab.errors import CheckpointError, shortened
 from subvocab.storage._json import read_json
 
 DTYPE_BITS: Mapping[str, int] = MappingProxyType(
@@ -228,7 +228,7 @@ def _stored_tensor(
     name: str, entry: object, path: Path, data_offset: int, identity: FileIdentity
 ) -> StoredTensor:
     """Check one entry of a header against the file and against itself."""
-    where = f"`{name}` in the header of {path}"
+    where = f"`{shortened(name)}` in the header of {path}"
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise CheckpointError(f"{where} has no `dtype`, `shape` and `data_offsets`. {REMEDY}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

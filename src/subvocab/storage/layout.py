@@ -14,7 +14,7 @@ from typing import Any
 
 from subvocab._atomic import naming
 from subvocab._typing import StrPath
-from subvocab.errors import CheckpointError, listed
+from subvocab.errors import CheckpointError, listed, shortened
 from subvocab.storage._json import read_json
 from subvocab.storage.header import (
     FOREIGN_SUFFIXES,
@@ -153,8 +153,8 @@ def read_index(path: Path) -> dict[str, Any]:
     for name, shard in weight_map.items():
         if not _is_plain_name(shard):
             raise CheckpointError(
-                f"{path} says that `{name}` is in {str(shard)[:80]!r}, expected the plain name of "
-                "a file in the same folder. Do not trust this checkpoint."
+                f"{path} says that `{shortened(name)}` is in {shortened(shard)!r}, expected the "
+                "plain name of a file in the same folder. Do not trust this checkpoint."
             )
     return index
 

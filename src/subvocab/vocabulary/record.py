@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from subvocab._atomic import replacing
 from subvocab._typing import StrPath
-from subvocab.errors import CheckpointError
+from subvocab.errors import CheckpointError, shortened
 
 KIND_KEY = "subvocab.kind"
 FINGERPRINT_KEY = "subvocab.fingerprint"
@@ -126,8 +126,8 @@ def load_record(path: StrPath, kind: str) -> tuple[dict[str, np.ndarray], str]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, TypeError) as error:
             raise CheckpointError(
-                f"{path} holds arrays that are no integers ({error}). Write it anew from the "
-                "dataset."
+                f"{path} holds arrays that are no integers ({shortened(error)}). Write it "
+                "anew from the dataset."
             ) from error
     return tensors, metadata.get(FINGERPRINT_KEY, "")
 
@@ -170,7 +170,8 @@ def _opened(path: Path) -> Iterator[Any]:
         opened = safe_open(path, "np")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file ({error}). Write it anew, or fetch it again."
+            f"{path} is not a whole safetensors file ({shortened(error)}). Write it anew, or "
+            "fetch it again."
         ) from error
     with opened as file:
         yield file

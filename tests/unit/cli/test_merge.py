@@ -85,7 +85,7 @@ def test_merge_writes_a_row_adapter_into_its_base(folder: Path) -> None:
     [
         (
             ("none", "base", "out"),
-            "subvocab: none is no compact checkpoint: it has no subvocab.json.",
+            "subvocab: There is no file or folder none. Name what `subvocab.save_compact` or ",
         ),
         (("whole", "base", "out"), "whole is no compact checkpoint: it has no subvocab.json. "),
         (("small", "none", "out"), "`none` is no folder here, and could not be had from the Hub: "),

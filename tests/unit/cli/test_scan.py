@@ -73,7 +73,10 @@ def test_scan_prints_a_table(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["none.txt"], "subvocab: There is no file or folder"),
-        (["a.csv"], "has 2 columns of text, and none of them is named text or sentence"),
+        (
+            ["a.csv"],
+            "subvocab: a.csv has 2 columns of text, and none of them is named text or sentence",
+        ),
         (["a.csv", "--text-column", "three"], "has no column `three`"),
         (["a.txt", "--out", "none/counts"], "There is no folder"),
         (["a.txt", "--out", "."], "is a folder, expected the name of a file"),

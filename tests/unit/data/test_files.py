@@ -151,6 +151,26 @@ def test_a_file_of_another_kind_is_refused(
     assert message.replace("PATH", str(path)) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (r'{"\ud800": "x"}', "A key in {} is no text ('utf-8' codec can't encode"),
+        (r'{"text": "ab\ud800"}', "Key `text` of {} holds rows of no one type ('utf-8' codec"),
+        ('{"text": ["a", 1]}', "Key `text` of {} holds rows of no one type ("),
+    ],
+)
+def test_half_characters_and_mixed_lists_are_refused(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    """JSON can hold what no text can."""
+    path = _write(tmp_path / "a.jsonl", line + "\n", mark=False)
+
+    with pytest.raises(DataError) as caught:
+        _texts(path, "text")
+
+    assert message.format(path) in str(caught.value)
+
+
 def test_a_path_to_nothing_is_refused(tmp_path: Path) -> None:
     """A missing file, and a folder without files to read, are errors."""
     with pytest.raises(DataError, match="There is no file or folder"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from subvocab.data import scan
 from subvocab.errors import DataError
 from subvocab.vocabulary import TokenCounts
+from tests import tiny_tokenizers
 
 ROWS = [[5, 1, 1], [7], [], [9, 5]]
 COUNTS = {1: 2, 5: 2, 7: 1, 9: 1}
@@ -286,3 +289,17 @@ def test_scan_of_texts_refuses_with_reason_and_way_out(
         scan(source, tokenizer=wordpiece_tokenizer, **options)
 
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["template", "unknown"])
+def test_a_damaged_tokenizer_is_refused(damage: str) -> None:
+    """Where `tokenizers` panics, and where it raises what has no class of its own."""
+    described = json.loads(tiny_tokenizers.wordpiece().to_str())
+    if damage == "template":
+        del described["post_processor"]["special_tokens"]["[CLS]"]
+    else:
+        described["model"]["unk_token"] = "[NONE]"  # noqa: S105
+    tokenizer = Tokenizer.from_str(json.dumps(described))
+
+    with pytest.raises(DataError, match=r"^The tokenizer failed on a text \(.*its file is damaged"):
+        scan(["the cat ☃"], tokenizer=tokenizer)

@@ -117,9 +117,9 @@ def test_on_train_begin_compares_fingerprints(seed: int) -> None:
     message = (
         f"The checkpoint was made with the partial vocabulary {theirs} for "
         f"`bert.embeddings.word_embeddings.weight`, but the model has {ours}: the optimizer's "
-        "moments belong to other tokens. Shrink the model with the vocabulary.safetensors that "
-        'lies in the checkpoint, start afresh, or pass `other_vocabulary="carry_over"` to take '
-        "over what both have in common."
+        "moments belong to other tokens. Shrink the model with the V′ of the checkpoint (a "
+        "Trainer's has a vocabulary.safetensors), start afresh, or, with a Trainer, pass "
+        '`other_vocabulary="carry_over"` to take over what both have in common.'
     )
     with pytest.raises(VocabularyMismatchError, match=f"^{re.escape(message)}$"):
         begin(sv.VocabularyCallback(model), model, state)
