@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types layers docstrings fix check bench paper matrix docs faults fuzz clean
+.PHONY: help demo test lint types layers docstrings fix check bench peers paper matrix docs faults fuzz clean
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -13,8 +13,8 @@ help:  ## list these targets
 demo: .venv/.demo  ## fine-tune a real model with and without PEMA, and compare the two
 	$(BIN)/python examples/demo.py
 
-test: .venv/.dev  ## run every test
-	$(BIN)/pytest
+test: .venv/.dev  ## run every test, on up to four cores
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: .venv/.dev  ## check format, style and spelling
 	$(BIN)/ruff format --check .
@@ -39,14 +39,17 @@ fix: .venv/.dev  ## format, and repair what can be repaired
 bench: .venv/.dev  ## measure speed and memory: a table, and benchmarks/results/*.csv
 	$(BIN)/python -m benchmarks
 
+peers: .venv/.dev  ## this library beside others, each in an environment of its own (REFERENCE=PATH for the paper's code)
+	$(BIN)/python -m benchmarks.peers $(if $(REFERENCE),--reference $(REFERENCE))
+
 paper: .venv/.dev  ## the paper's tables and figure, as far as the data at hand allow
 	$(BIN)/python -m paper $(if $(SUBVOCAB_DATA),--data $(SUBVOCAB_DATA))
 
 faults: .venv/.dev  ## kill, starve and fail everything that writes, at each of its file operations
-	$(BIN)/python -m tests.faults
+	$(BIN)/python -W ignore -m tests.faults --save
 
 fuzz: .venv/.dev  ## a million broken and lying files (FUZZ_FILES=N for another number)
-	$(BIN)/python -m tests.fuzz
+	$(BIN)/python -W ignore -m tests.fuzz --save
 
 matrix: .venv/.dev  ## train every family, head, optimizer and precision both ways: benchmarks/results/matrix.csv
 	$(BIN)/python -W ignore -m tests.matrix

@@ -12,13 +12,12 @@ import json
 import os
 import sys
 import time
-from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import yaml
 from datasets import Dataset
 from transformers import (
     AutoModelForSequenceClassification,
@@ -31,6 +30,7 @@ from transformers import (
 
 import subvocab as sv
 from benchmarks.harness import Measured, in_child
+from benchmarks.texts import conversations, snips
 
 LANGUAGES = ("english", "french", "german", "italian", "portuguese", "russian", "spanish")
 PAIRS_A_LANGUAGE = 1_000
@@ -111,7 +111,7 @@ def pairs(folder: str, _data: str, way: str) -> dict[str, Any]:
         MultipleNegativesRankingLoss,
     )
 
-    rows = _conversations()
+    rows = _pairs()
     with TemporaryDirectory() as output:
         arguments = SentenceTransformerTrainingArguments(**_arguments(output), prompts=PROMPTS)
         # In the dtype of its file it is only mapped, and takes no memory until it is cast.
@@ -141,9 +141,10 @@ def intents(folder: str, data: str, way: str) -> dict[str, Any]:
         As `pairs`.
     """
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    texts, labels = _utterances(Path(data) / "snips")
-    encoded = tokenizer(texts, truncation=True, max_length=LENGTH)["input_ids"]
-    rows = Dataset.from_dict({"input_ids": encoded, "labels": labels})
+    texts, labels = zip(*snips(Path(data)), strict=True)
+    asked = [f"query: {text}" for text in texts]
+    encoded = tokenizer(asked, truncation=True, max_length=LENGTH)["input_ids"]
+    rows = Dataset.from_dict({"input_ids": encoded, "labels": list(labels)})
     counts = sv.scan(rows, tokenizer=tokenizer, full_vocab_size=_rows(folder), progress=False)
     auto_class = AutoModelForSequenceClassification
     options: dict[str, Any] = {"num_labels": max(labels) + 1, "dtype": torch.float32}
@@ -210,29 +211,13 @@ def _result(trainer: Any, memory: sv.PeakMemory, step: float) -> dict[str, Any]:
     }
 
 
-def _conversations() -> Dataset:
-    """Read each line of a conversation with the one that answers it."""
-    spec = find_spec("chatterbot_corpus")
-    if spec is None or spec.origin is None:
-        sys.exit("The package `chatterbot_corpus` is not installed. It comes with the extra demo.")
+def _pairs() -> Dataset:
+    """Give each line of a conversation with the one that answers it."""
     found: dict[str, list[str]] = {"question": [], "answer": []}
     for language in LANGUAGES:
-        lines = []
-        for file in sorted((Path(spec.origin).parent / "data" / language).glob("*.yml")):
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-            for one in content["conversations"]:
-                lines += list(zip(map(str, one), map(str, one[1:]), strict=False))
+        lines: list[tuple[str, str]] = []
+        for one, _ in conversations(language):
+            lines += pairwise(one)
         found["question"] += [question for question, _ in lines[:PAIRS_A_LANGUAGE]]
         found["answer"] += [answer for _, answer in lines[:PAIRS_A_LANGUAGE]]
     return Dataset.from_dict(found)
-
-
-def _utterances(folder: Path) -> tuple[list[str], list[int]]:
-    """Read what was said, and the number of the intent behind it."""
-    texts, labels = [], []
-    for number, file in enumerate(sorted(folder.glob("train_*_full.json"))):
-        encoding = "latin-1" if "PlayMusic" in file.name else "utf-8"
-        for said in next(iter(json.loads(file.read_text(encoding=encoding)).values())):
-            texts.append("query: " + "".join(piece["text"] for piece in said["data"]))
-            labels.append(number)
-    return texts, labels

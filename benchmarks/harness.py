@@ -99,14 +99,22 @@ def save(name: str, measured: Iterable[Measured]) -> None:
         name: Of the benchmark; names the file.
         measured: The measurements.
     """
+    save_rows(name, [{**asdict(one), "verdict": one.verdict} for one in measured])
+
+
+def save_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows to a CSV file, with the machine and the versions they hold for.
+
+    Args:
+        name: Of the file, without its ending.
+        rows: With the same columns; at least one.
+    """
     RESULTS.mkdir(exist_ok=True)
-    rows: list[Mapping[str, Any]] = [
-        {**asdict(one), "verdict": one.verdict, **circumstances()} for one in measured
-    ]
+    complete = [{**row, **circumstances()} for row in rows]
     with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(complete[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(complete)
 
 
 def circumstances() -> dict[str, str]:

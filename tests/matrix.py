@@ -12,19 +12,17 @@ x   not even that
 
 from __future__ import annotations
 
-import csv
 import sys
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import subvocab as sv
-from benchmarks.harness import circumstances
+from benchmarks.harness import RESULTS, save_rows
 from subvocab.model.shrink import partial_tables
 from tests.models import (
     COMBINATIONS,
@@ -37,7 +35,7 @@ from tests.models import (
 )
 from tests.reference import OPTIMIZERS, Run, copied, drawn_vocabulary, ids_of, train, unused_ids
 
-TABLE = Path(__file__).parents[1] / "benchmarks" / "results" / "matrix.csv"
+TABLE = RESULTS / "matrix.csv"
 STEPS = 2
 PRECISIONS = ("fp32", "bf16", "autocast")
 ROUNDING = {"fp32": 1e-5, "bf16": 2e-2, "autocast": 2e-2}
@@ -133,11 +131,7 @@ def main() -> None:
         for one in pool.map(row, combinations()):
             rows.append(one)
             sys.stderr.write(" ".join(one.values()) + "\n")
-    with TABLE.open("w", encoding="utf-8", newline="") as file:
-        about = circumstances()
-        writer = csv.DictWriter(file, [*rows[0], *about], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row | about for row in rows)
+    save_rows("matrix", rows)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from subvocab.integrations.shrink_trainer import shrink_trainer
     from subvocab.integrations.tasks import verify
     from subvocab.integrations.trainer import VocabularyCallback
-    from subvocab.model.accounting import PeakMemory, count_parameters
+    from subvocab.model.accounting import count_parameters
     from subvocab.model.checkpoint import compact_state_dict, save_compact
     from subvocab.model.load import from_pretrained
     from subvocab.model.merge import merge
+    from subvocab.model.peak_memory import PeakMemory
     from subvocab.model.row_adapter import RowAdapter
     from subvocab.model.shrink import restore, shrink, vocabulary_of
     from subvocab.storage import FullMatrix
@@ -40,7 +41,7 @@ _HOMES = {
     "ParameterCounts": "subvocab.analysis.savings",
     "PartialMaskingCollator": "subvocab.integrations.masking",
     "PartialVocabulary": "subvocab.vocabulary",
-    "PeakMemory": "subvocab.model.accounting",
+    "PeakMemory": "subvocab.model.peak_memory",
     "RowAdapter": "subvocab.model.row_adapter",
     "TokenCounts": "subvocab.vocabulary",
     "VocabularyCallback": "subvocab.integrations.trainer",

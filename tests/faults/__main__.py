@@ -6,12 +6,14 @@ import argparse
 import os
 import sys
 import time
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, below
 
 import torch
 import transformers
 
+from benchmarks.harness import save_rows
 from tests.faults.tracer import why_not
 from tests.faults.trial import all_trials
 
@@ -36,6 +38,7 @@ def main() -> int:
         help="operations of each job to stop it at, in each way; 0 for all",
     )
     parser.add_argument("--only", default="", help="part of the names of the jobs to stop")
+    parser.add_argument("--save", action="store_true", help="keep benchmarks/results/faults.csv")
     chosen = parser.parse_args()
     if reason := why_not():
         say(f"Nothing can be stopped on this machine: {reason}.")
@@ -45,6 +48,7 @@ def main() -> int:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     begin, kills, stops, faults = time.perf_counter(), 0, 0, []
+    rows: list[dict[str, Any]] = []
     say(f"{'stopped':<30}{'how':<11}{'operations':>10}{'stops':>8}{'old':>7}{'new':>7}{'torn':>6}")
     for name, fate, tally in all_trials(chosen.places or None, only=chosen.only):
         count = tally.found.total()
@@ -53,9 +57,14 @@ def main() -> int:
         found = "".join(f"{tally.found[s]:>{w}}" for s, w in (("old", 7), ("new", 7), ("torn", 6)))
         say(f"{name:<30}{fate:<11}{tally.operations:>10}{count:>8}{found}")
         faults += [f"{name}: {fault}" for fault in tally.faults]
+        row = {"stopped": name, "how": fate, "operations": tally.operations, "stops": count}
+        states = {state: tally.found[state] for state in ("old", "new", "torn")}
+        rows.append({**row, **states, "faults": len(tally.faults)})
     took = time.perf_counter() - begin
     say(f"{kills:,} kills and {stops - kills:,} failures in {took:.0f} s: {len(faults)} faults")
     say("\n".join(faults))
+    if chosen.save:
+        save_rows("faults", rows)
     return 1 if faults else 0
 
 

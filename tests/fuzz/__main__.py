@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, below
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -13,8 +14,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import torch
 import transformers
 
+from benchmarks.harness import save_rows
 from tests.fuzz.runner import run
 from tests.fuzz.targets import TARGETS
+
+WIDTHS = {"files": 10, "refused": 10, "read": 10, "per second": 12}
 
 
 def say(line: str) -> None:
@@ -40,27 +44,36 @@ def main() -> int:
         "--seed", type=int, default=0, help="the number of the first of each target"
     )
     parser.add_argument("--only", default="", help="part of the names of the targets")
+    parser.add_argument("--save", action="store_true", help="keep benchmarks/results/fuzz.csv")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     faults, total, begin = 0, 0, time.perf_counter()
-    say(f"{'target':<16}{'files':>10}{'refused':>10}{'read':>10}{'per second':>12}{'faults':>8}")
+    rows: list[dict[str, Any]] = []
+    head = "".join(f"{key:>{w}}" for key, w in WIDTHS.items())
+    say(f"{'target':<16}{head}{'faults':>8}")
     for name, target in TARGETS.items():
         if chosen.only in name:
             count = max(1, chosen.files * target.share // 100)
             result = run(name, target, range(chosen.seed, chosen.seed + count))
             total += count
             faults += len(result.faults)
-            figures = (count, result.refused, result.read, round(count / result.seconds))
-            row = "".join(
-                f"{figure:>{w},}" for figure, w in zip(figures, (10, 10, 10, 12), strict=True)
-            )
-            say(f"{name:<16}{row}{len(result.faults):>8}")
+            figures = {
+                "files": count,
+                "refused": result.refused,
+                "read": result.read,
+                "per second": round(count / result.seconds),
+            }
+            rows.append({"target": name, **figures, "faults": len(result.faults)})
+            line = "".join(f"{figures[key]:>{w},}" for key, w in WIDTHS.items())
+            say(f"{name:<16}{line}{len(result.faults):>8}")
             for fault in result.faults:
                 say(f"    --only {name} --seed {fault.seed} --files 1: {fault.what}")
     took = time.perf_counter() - begin
     say(f"{total:,} mutated files in {took:.0f} s: {faults} faults")
+    if chosen.save:
+        save_rows("fuzz", rows)
     return 1 if faults else 0
 
 

@@ -34,8 +34,9 @@ from subvocab.data import scan
 from subvocab.errors import CheckpointError
 from subvocab.integrations.job import FineTuned, FineTuning, Task
 from subvocab.integrations.trainer import VocabularyCallback
-from subvocab.model.accounting import PeakMemory, count_parameters
+from subvocab.model.accounting import count_parameters
 from subvocab.model.load import from_pretrained, local_folder
+from subvocab.model.peak_memory import PeakMemory
 from subvocab.model.shrink import vocabulary_of
 from subvocab.storage import read_checkpoint
 from subvocab.vocabulary import TokenCounts

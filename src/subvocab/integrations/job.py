@@ -84,7 +84,7 @@ class FineTuned:
         counts: Tokens of the training data.
         parameters: Before and after; the same where the whole matrix was trained.
         peak_bytes: The most memory that loading, training and evaluation took (see
-            `subvocab.model.accounting.PeakMemory`).
+            `subvocab.model.peak_memory.PeakMemory`).
         seconds: Time by phase.
         losses: Training loss of every step.
         metrics: Scores on the evaluation data.

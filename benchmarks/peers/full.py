@@ -1,0 +1,5 @@
+"""Full fine-tuning: what all others are put beside."""
+
+from benchmarks.peers.peer import Peer
+
+__all__ = ["Peer"]
