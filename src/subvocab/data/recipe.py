@@ -147,7 +147,14 @@ def _count_texts(
 ) -> None:
     """Count the rows of a batch in which no text is null."""
     table = batch.table.slice(start, TEXT_ROWS)
-    sides = [table.column(name).to_pylist() for name in names]
+    try:
+        sides = [table.column(name).to_pylist() for name in names]
+    except UnicodeDecodeError as error:
+        first, last = batch.row(start), batch.row(start + len(table) - 1)
+        raise DataError(
+            f"A text in {_row(names, first)} to {last:,}{_of(part)} is not UTF-8 ({error.reason} "
+            f"at byte {error.start:,} of it). Write the texts anew, in UTF-8."
+        ) from error
     rows: Sequence[int] = range(len(table))
     if any(table.column(name).null_count for name in names):
         rows = [row for row in rows if all(side[row] is not None for side in sides)]

@@ -303,3 +303,17 @@ def test_a_damaged_tokenizer_is_refused(damage: str) -> None:
 
     with pytest.raises(DataError, match=r"^The tokenizer failed on a text \(.*its file is damaged"):
         scan(["the cat ☃"], tokenizer=tokenizer)
+
+
+def test_texts_that_are_no_utf_8_are_refused() -> None:
+    """Arrow takes any bytes for text."""
+    offsets, content = pa.py_buffer(np.array([0, 1, 3], dtype=np.int32)), pa.py_buffer(b"a\xff\xfe")
+    texts = pa.Array.from_buffers(pa.string(), 2, [None, offsets, content])
+
+    with pytest.raises(DataError) as caught:
+        scan(pa.table({"text": texts}), tokenizer=tiny_tokenizers.wordpiece())
+
+    assert str(caught.value) == (
+        "A text in column `text`, row 0 to 1 is not UTF-8 (invalid start byte at byte 0 of it). "
+        "Write the texts anew, in UTF-8."
+    )
