@@ -19,7 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 import subvocab as sv
 from subvocab import cli
-from subvocab.integrations.trainer import is_finished, set_unfinished_aside
+from subvocab.integrations.unfinished import is_finished, set_unfinished_aside
 from subvocab.storage import merge_rows, read_checkpoint, write_matrix
 from tests.models import FULL_VOCAB_SIZE, tiny_model
 from tests.trainer_runs import shrunk, trainer_of

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from subvocab import _atomic
-from subvocab.integrations import trainer
+from subvocab.integrations import unfinished
 from tests.faults.jobs import JOBS, Job
 from tests.faults.tracer import REMOVING, Fate, Outcome, stopped_at
 
@@ -46,7 +46,7 @@ class Trial:
 
     def __init__(self, job: Job, folder: Path) -> None:
         # Leftovers of a process that died this very second are to be removed too.
-        _atomic.LEFTOVER_SECONDS = trainer.STILL_SECONDS = -1
+        _atomic.LEFTOVER_SECONDS = unfinished.STILL_SECONDS = -1
         self.job = job
         self.folder = folder / "work"
         self.prepared = folder / "prepared"

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 import subvocab as sv
-from subvocab.integrations.trainer import set_unfinished_aside
+from subvocab.integrations.unfinished import set_unfinished_aside
 from subvocab.model.checkpoint import DESCRIPTION_FILE, VOCABULARY_FILE
 from tests.models import FULL_VOCAB_SIZE
 from tests.reference import assert_equal_states, copied, drawn_vocabulary
@@ -209,7 +209,7 @@ def test_after_an_interruption_all_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint was to be compact, but what its user saves now is none."""
-    monkeypatch.setattr("subvocab.integrations.trainer.STILL_SECONDS", 0.1)
+    monkeypatch.setattr("subvocab.integrations.unfinished.STILL_SECONDS", 0.1)
     model = shrunk("gpt2 lm")
     trainer = trainer_of(model, tmp_path, watch={"compact": True}, kind=Interrupted, **SAVING)
 
@@ -233,7 +233,7 @@ def test_a_checkpoint_that_is_being_written_is_left_alone(
     def write(_seconds: float) -> None:
         (folder / "optimizer.pt").write_bytes(b"0")
 
-    monkeypatch.setattr("subvocab.integrations.trainer.time.sleep", write)
+    monkeypatch.setattr("subvocab.integrations.unfinished.time.sleep", write)
     set_unfinished_aside(tmp_path)
 
     assert (folder / "optimizer.pt").exists()

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers.trainer_utils import get_last_checkpoint
 
-from subvocab.integrations import trainer as callback
+from subvocab.integrations import unfinished
 from tests.reference import assert_equal_states
 from tests.trainer_runs import IGNORED_WARNINGS, shrunk, trainer_of
 
@@ -78,7 +78,7 @@ def test_a_run_that_is_killed_while_saving_ends_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, compact: bool
 ) -> None:
     """By whatever signal, at whatever moment: what it was writing is set aside."""
-    monkeypatch.setattr(callback, "STILL_SECONDS", 0.1)
+    monkeypatch.setattr(unfinished, "STILL_SECONDS", 0.1)
     chance = random.Random(0)  # noqa: S311
     train(tmp_path / "whole", compact=compact)
     folder = tmp_path / "killed"
