@@ -45,11 +45,11 @@ peers: .venv/.dev  ## this library beside others, each in an environment of its 
 paper: .venv/.dev  ## the paper's tables and figure, as far as the data at hand allow
 	$(BIN)/python -m paper $(if $(SUBVOCAB_DATA),--data $(SUBVOCAB_DATA))
 
-faults: .venv/.dev  ## kill, starve and fail everything that writes, at each of its file operations
-	$(BIN)/python -W ignore -m tests.faults --save
+faults: .venv/.dev  ## kill, starve and fail everything that writes, at each file operation (FAULT_PLACES=N for some)
+	$(BIN)/python -W ignore -m tests.faults $(if $(FAULT_PLACES),,--save)
 
 fuzz: .venv/.dev  ## a million broken and lying files (FUZZ_FILES=N for another number)
-	$(BIN)/python -W ignore -m tests.fuzz --save
+	$(BIN)/python -W ignore -m tests.fuzz $(if $(FUZZ_FILES),,--save)
 
 matrix: .venv/.dev  ## train every family, head, optimizer and precision both ways: benchmarks/results/matrix.csv
 	$(BIN)/python -W ignore -m tests.matrix

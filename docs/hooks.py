@@ -8,13 +8,26 @@ from __future__ import annotations
 import ast
 import csv
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "subvocab"
 RESULTS = ROOT / "benchmarks" / "results"
-MATRIX = ROOT / "benchmarks" / "results" / "matrix.csv"
+CIRCUMSTANCES = ("machine", "versions", "date")
+PEERS = {
+    "peak MB": "{peak MB} ({peak × full} ×)",
+    "step s": "{step s} ({step × full} ×)",
+    "result": "{result}",
+    "scan s": "{scan s}",
+    "prepare s": "{prepare s}",
+    "save s": "{save s}",
+    "checkpoint MB": "{checkpoint MB}",
+    "restore (merge) s": "{restore s} ({merge s})",
+}
+"""Columns of that table, and what stands in them."""
 SHORTEST = 30
 """Of a text that is a message, and no name."""
 
@@ -29,7 +42,15 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     Returns:
         The page with them.
     """
-    parts = {"messages": messages, "benchmarks": benchmarks, "matrix": matrix}
+    parts: dict[str, Callable[[], str]] = {
+        "messages": messages,
+        "benchmarks": benchmarks,
+        "matrix": matrix,
+        "peers": peers,
+        "families": families,
+        "faults": partial(_whole_table, "faults"),
+        "fuzz": partial(_whole_table, "fuzz"),
+    }
     for name, part in parts.items():
         mark = f"<!-- {name} -->"
         if mark in markdown:
@@ -88,16 +109,10 @@ def benchmarks() -> str:
     """
     lines = []
     for path in sorted(RESULTS.glob("*.csv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = _rows(path.stem)
         if not rows or "question" not in rows[0]:
             continue
-        lines += [
-            f"## {path.stem}",
-            "",
-            "| question | measured | must | aim | verdict |",
-            "|---|---|---|---|---|",
-        ]
+        lines += [f"## {path.stem}", "", *_head("question", "measured", "must", "aim", "verdict")]
         for row in rows:
             must = f"{'≥' if row['more_is_better'] == 'True' else '≤'} {row['must']}"
             cells = (
@@ -108,8 +123,7 @@ def benchmarks() -> str:
                 row["verdict"],
             )
             lines.append("| " + " | ".join(cells) + " |")
-        last = rows[-1]
-        lines += ["", f"<small>{last['machine']}; {last['versions']}; {last['date']}</small>", ""]
+        lines += ["", _circumstances(rows), ""]
     return "\n".join(lines)
 
 
@@ -119,13 +133,82 @@ def matrix() -> str:
     Returns:
         Markdown: a table.
     """
-    if not MATRIX.is_file():
-        return "*`make matrix` was not run yet.*"
-    with MATRIX.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    optimizers = [n for n in rows[0] if n not in ("family", "head", "machine", "versions", "date")]
-    lines = ["| model, head | " + " | ".join(optimizers) + " |", "|---|" + "---|" * len(optimizers)]
+    rows = _rows("matrix")
+    optimizers = [name for name in rows[0] if name not in ("family", "head", *CIRCUMSTANCES)]
+    lines = _head("model, head", *optimizers)
     for row in rows:
         cells = [f"{row['family']}, {row['head']}", *(row[name] for name in optimizers)]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"<small>{rows[0]['versions']}; {rows[0]['date']}</small>"])
+    return "\n".join([*lines, "", _circumstances(rows)])
+
+
+def peers() -> str:
+    """Show what `make peers` found last, a table for each task.
+
+    Returns:
+        Markdown.
+    """
+    rows = _rows("peers")
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        lines += [f"## {task}", "", *_head("peer", *PEERS)]
+        for row in rows:
+            if row["task"] == task:
+                cells = (t.format(**row).replace(" ()", "") for t in PEERS.values())
+                lines.append(f"| {row['peer']} | " + " | ".join(cells) + " |")
+        lines.append("")
+    notes = {row["peer"]: row["note"] for row in rows if row["note"]}
+    lines += [f"- {peer}: {note}." for peer, note in notes.items()]
+    return "\n".join([*lines, "", _circumstances(rows)])
+
+
+def families() -> str:
+    """Show which families each peer trained rightly, as `make peers` found last.
+
+    Returns:
+        Markdown: a table, and what was raised.
+    """
+    rows = _rows("peers_families")
+    shown = [name for name in rows[0] if name not in CIRCUMSTANCES]
+    lines = _head(*shown)
+    raised: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        lines.append("| " + " | ".join(_sign(row[name]) for name in shown) + " |")
+        for name in shown:
+            if row[name].startswith("error: "):
+                raised[name][row[name].removeprefix("error: ")].append(row[shown[0]])
+    lines += ["", "What was raised:", ""]
+    for name, errors in raised.items():
+        for error, models in errors.items():
+            lines.append(f"- {name}: `{error}` ({'; '.join(models)})")
+    return "\n".join([*lines, "", _circumstances(rows)])
+
+
+def _sign(cell: str) -> str:
+    """Shorten what became of a model to what fits into a cell."""
+    kind, _, rest = cell.partition(" ")
+    if kind == "DIFFERS:":
+        return "≠ " + rest.replace("losses by ", "").replace(", weights by ", "; ")
+    return {"equal": "=", "to": "≈", "error:": "error"}.get(kind, cell)
+
+
+def _whole_table(name: str) -> str:
+    """Show a file of results as it is."""
+    rows = _rows(name)
+    shown = [column for column in rows[0] if column not in CIRCUMSTANCES]
+    lines = _head(*shown)
+    lines += ["| " + " | ".join(row[column] for column in shown) + " |" for row in rows]
+    return "\n".join([*lines, "", _circumstances(rows)])
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with (RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _head(*names: str) -> list[str]:
+    return ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+
+
+def _circumstances(rows: list[dict[str, str]]) -> str:
+    return f"<small>{'; '.join(rows[-1][name] for name in CIRCUMSTANCES)}</small>"

@@ -31,6 +31,8 @@ ADAPTERS = (
     "lora_tokens",
 )
 TIMES = ("scan", "prepare", "step", "save", "merge", "restore")
+NOTHING = 1e-3
+"""Seconds: a part that a peer does not have."""
 Row = dict[str, str]
 
 
@@ -113,7 +115,9 @@ def _verdict(task: Path, like: Any, expected: Path, found: Any, out: Path) -> st
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    if value is None:
+        return ""
+    return f"{value:.3g}" if value > NOTHING else "0"
 
 
 def families(bench: Bench, adapters: Iterable[str], tasks: Path) -> list[Row]:
@@ -155,8 +159,9 @@ def main() -> None:
     parser.add_argument("--reference", help="a checkout of the paper's code; without it, left out")
     parser.add_argument("--only", nargs="+", choices=ADAPTERS, help="some of the peers")
     chosen = parser.parse_args()
+    reference = chosen.reference and str(Path(chosen.reference).resolve())
     adapters = [
-        one for one in chosen.only or ADAPTERS if one != "reference" or chosen.reference is not None
+        one for one in chosen.only or ADAPTERS if one != "reference" or reference is not None
     ]
     rows: list[Row] = []
     for write in (write_minilm, write_xlm_roberta):
@@ -168,12 +173,12 @@ def main() -> None:
                 print("SUBVOCAB_DATA is not set: XLM-R's table is left out.", file=sys.stderr)
                 continue
             print(f"Measuring on {what} ...", file=sys.stderr)
-            rows += side_by_side(Bench(chosen.reference, Path(folder)), adapters, task, what)
+            rows += side_by_side(Bench(reference, Path(folder)), adapters, task, what)
     with tempfile.TemporaryDirectory(prefix="subvocab-peers-") as folder:
         tasks = Path(folder, "tasks")
         write_families(tasks)
         print("Trying every family ...", file=sys.stderr)
-        tried = families(Bench(chosen.reference, Path(folder)), adapters, tasks)
+        tried = families(Bench(reference, Path(folder)), adapters, tasks)
     for found in (rows, tried):
         show(found)
     if not chosen.only:

@@ -38,6 +38,8 @@ class Peer(peer.Peer):
         """Import PEFT."""
         import peft  # noqa: F401, PLC0415
 
+        super().import_libraries()
+
     def rows(self, model: Any) -> dict[str, Any]:
         """Give the options that let rows of the embedding be trained."""
         return {"modules_to_save": [embedding_name(model)]}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.optim import AdamW, Optimizer
+from transformers import AutoConfig
 
 from benchmarks.peers.task import Task
 
@@ -34,6 +37,9 @@ class Peer:
 
     def import_libraries(self) -> None:
         """Import what is used, so that it counts neither as time nor as memory."""
+        family = AutoConfig.from_pretrained(self.folder).model_type.replace("-", "_")
+        with suppress(ImportError):  # not every family has a module of its name
+            import_module(f"transformers.models.{family}.modeling_{family}")
 
     def scan(self) -> None:
         """Find the tokens that occur in all texts."""

@@ -21,6 +21,8 @@ class Peer(peer.Peer):
         """Import it."""
         import partial_embedding_matrix_adaptation  # noqa: F401, PLC0415
 
+        super().import_libraries()
+
     def make(self) -> Any:
         """Load the whole model, count, prune, and rewrite the dataset."""
         from datasets import Dataset  # noqa: PLC0415

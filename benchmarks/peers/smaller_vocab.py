@@ -19,6 +19,8 @@ class Peer(peer.Peer):
         """Import it."""
         import transformer_smaller_training_vocab  # noqa: F401, PLC0415
 
+        super().import_libraries()
+
     def make(self) -> Any:
         """Load the whole model, scan and reduce."""
         from transformer_smaller_training_vocab import reduce_train_vocab_and_context  # noqa: PLC0415

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ REQUIREMENTS = ("{checkout}",)
 
 
 def import_subvocab() -> None:
-    """Import what the library imports when it is first used."""
+    """Import what the library imports when it is first used, its compiled loop among it."""
+    import_module("subvocab.data.kernel")
     for name in ("scan", "from_pretrained", "save_compact", "merge", "restore", "RowAdapter"):
         getattr(sv, name)
 
@@ -46,6 +48,7 @@ class Peer(peer.Peer):
 
     def import_libraries(self) -> None:
         """Import this library."""
+        super().import_libraries()
         import_subvocab()
 
     def scan(self) -> None:

@@ -52,11 +52,15 @@ def write_xlm_roberta(folder: Path) -> str | None:
         return None
     data = Path(os.environ["SUBVOCAB_DATA"])
     shutil.copy(data / "tokenizers" / "xlm-roberta" / "tokenizer.json", folder)
-    config = XLMRobertaConfig(
-        vocab_size=XLM_R_ROWS, num_hidden_layers=2, max_position_embeddings=514, type_vocab_size=1
-    )
-    XLMRobertaForSequenceClassification(config).save_pretrained(folder)
     rows = snips(data)
+    sizes: dict[str, Any] = {
+        "vocab_size": XLM_R_ROWS,
+        "num_hidden_layers": 2,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "num_labels": max(label for _, label in rows) + 1,
+    }
+    XLMRobertaForSequenceClassification(XLMRobertaConfig(**sizes)).save_pretrained(folder)
     _write(folder, rows, XLM_R_ROLES)
     return f"XLM-R's table ({XLM_R_ROWS:,} × 768), 2 layers, {len(rows):,} texts of SNIPS"
 

@@ -240,7 +240,7 @@ JOBS: dict[str, Job] = {
     "save_compact over another": Job(
         _prepare_compact, partial(_save_compact, 2), _look_compact, speaks=False
     ),
-    "save_compact, shards over shards": Job(
+    "save_compact over shards": Job(
         partial(_prepare_compact, max_shard_size="15KB"),
         partial(_save_compact, 2, max_shard_size="15KB"),
         _look_compact,

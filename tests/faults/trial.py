@@ -99,7 +99,7 @@ class Trial:
         again = self._run(NEVER, "killed")
         if again.status or self._look() != self.new:
             yield f"it cannot be done again: {self.log.read_text().strip()[-300:]}"
-        elif left := sorted(str(path) for path in self.folder.rglob(HIDDEN)):
+        elif left := self._left():
             yield f"there is left: {', '.join(left)}"
 
     def _faults_of_a_message(self, outcome: Outcome) -> Iterator[str]:
@@ -116,10 +116,13 @@ class Trial:
             yield f"a command ends with status {outcome.status} and says {lines}"
         if not re.match(r"(subvocab: |OSError|FileNotFoundError|subvocab\.errors\.)", message):
             yield f"it is no error of the system or of ours: {message!r}"
-        if outcome.reached not in REMOVING:
-            left = sorted(path.name for path in self.folder.rglob(HIDDEN))
-            if left:
-                yield f"there is left: {', '.join(left)}"
+        if outcome.reached not in REMOVING and (left := self._left()):
+            yield f"there is left: {', '.join(left)}"
+
+    def _left(self) -> list[str]:
+        """Name what is hidden, but for what lies in a checkpoint that was set aside as it was."""
+        found = (str(path.relative_to(self.folder)) for path in self.folder.rglob(HIDDEN))
+        return sorted(name for name in found if "unfinished-" not in name)
 
     def _run(self, number: int, fate: Fate) -> Outcome:
         return stopped_at(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, below
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Where files may be opened: names that might be on the Hub make it look for the user's token.
+os.environ["HF_HOME"] = f"{tempfile.gettempdir()}/subvocab-no-hub"
 
 import torch
 import transformers

@@ -195,7 +195,7 @@ def mutated_arguments(_content: bytes, draw: Random) -> bytes:
     )
     files = ("ids.jsonl", "counts.safetensors", "model.safetensors", ".", "none", "/dev/null")
     usual = ("jsonl", "csv", "300", "1", "out", "text", "input_ids")
-    texts = tuple(text.replace("\0", "0") for text in TEXTS if text.isprintable())
+    texts = tuple(t.replace("\0", "0") for t in TEXTS if t.isprintable() and t[:1] != "/")
     command = draw.choice(
         ("scan", "plan", "inspect", "merge", "scan", "inspect", draw.choice(texts))
     )

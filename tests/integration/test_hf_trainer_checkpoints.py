@@ -379,3 +379,21 @@ def test_a_resumed_run_is_fused_again(tmp_path: Path) -> None:
     groups = trainer.optimizer.param_groups
     assert [group["fused"] for group in groups] == [True] * len(groups)
     assert not any("subvocab_fused" in group for group in groups)
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails says nothing about what was written."""
+    checkpoint = tmp_path / "checkpoint-3"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text("{}")
+
+    def fail(_path: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        set_unfinished_aside(tmp_path)
+
+    assert checkpoint.exists()

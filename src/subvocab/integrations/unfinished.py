@@ -44,11 +44,12 @@ def is_finished(folder: Path) -> bool:
         folder: The checkpoint's.
 
     Returns:
-        False if the process that wrote it ended before.
+        False if the process that wrote it ended before. A disk that fails says nothing about
+        that, and is an `OSError`.
     """
     try:
         json.loads((folder / TRAINER_STATE_NAME).read_bytes())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return False
     return True
 
