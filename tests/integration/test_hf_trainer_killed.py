@@ -49,6 +49,8 @@ def forked(work: Callable[[], None]) -> int:
     if child:
         return child
     status = 1
+    # Ray, which another test may have started in this process, catches it.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with Path(os.devnull).open("w", encoding="utf-8") as sys.stdout:
             work()
