@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,10 +60,6 @@ class Peer(peer.Peer):
     def load(self) -> Any:
         """Load the model that the adapter is put on."""
         return super().make()
-
-    def save(self, model: Any, folder: Path) -> None:
-        """Write the adapter."""
-        model.save_pretrained(folder)
 
     def restore(self, model: Any) -> Any:
         """Add the adapter to the weights."""

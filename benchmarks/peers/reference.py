@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,10 +46,6 @@ class Peer(peer.Peer):
         texts = len(self.task.trained_texts)
         columns = self.dataset.with_format("torch")[:texts]
         return self.task.batches({name: torch.as_tensor(ids) for name, ids in columns.items()})
-
-    def save(self, model: Any, folder: Path) -> None:
-        """Write the whole model: its hooks expand the matrix."""
-        model.save_pretrained(folder)
 
     def restore(self, model: Any) -> Any:
         """Put the whole matrix back."""
