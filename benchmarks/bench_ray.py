@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from benchmarks.harness import Measured
+from benchmarks.harness import Measured, best_seconds
 from subvocab.data import scan
 from subvocab.data.counting import available_threads
 from subvocab.vocabulary import TokenCounts
@@ -40,16 +39,6 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "2",  # by default 32 processes, on any machine
 }
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Take the best time of a few, which is the one that least else disturbed."""
-    best = float("inf")
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best
 
 
 def _write_ids(folder: Path) -> None:
@@ -101,10 +90,9 @@ def _beside(local: Scan, ways: Ways, what: str, conditions: str) -> Iterator[Mea
     """Time each way, after a first time that starts the workers and shows equal counts."""
     cores = available_threads()
     counts = local()
-    here = _seconds(local)
     for way, work in ways.items():
         assert work() == counts  # noqa: S101  (a rate of wrong counts means nothing)
-        there = _seconds(work)
+        here, there = best_seconds({"here": local, "there": work}, repeats=REPEATS).values()
         rates = [counts.total_tokens / seconds / cores / 1e6 for seconds in (here, there)]
         where = (
             f"{counts.total_tokens:,} tokens, {conditions}, {cores} cores; "

@@ -8,7 +8,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,6 +19,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+Ways = Mapping[str, Callable[[], object]]
+"""Several ways of doing a thing, by name."""
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "safetensors", "numpy", "numba")
 
@@ -51,6 +54,25 @@ class Measured:
             return ""
         kept = self.value >= self.must if self.more_is_better else self.value <= self.must
         return "pass" if kept else "FALLS SHORT"
+
+
+def best_seconds(ways: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
+    """Time several ways of doing a thing, in turn, so that a slow minute slows them all.
+
+    Args:
+        ways: What to call, by name.
+        repeats: How often each is called.
+
+    Returns:
+        The best time of each, which is the one that least else disturbed.
+    """
+    best = dict.fromkeys(ways, float("inf"))
+    for _ in range(repeats):
+        for way, work in ways.items():
+            start = time.perf_counter()
+            work()
+            best[way] = min(best[way], time.perf_counter() - start)
+    return best
 
 
 def in_child(module: str, function: str, *arguments: Any) -> Any:

@@ -31,19 +31,20 @@ def _count_new_ids(ids, counts, skipped, first, read):  # noqa: ANN001, ANN202
     """Count ids as above, and note how many were read before the first of each.
 
     ``first`` says of each id where it was seen first so far, a huge number if never; what
-    has a count need not be looked up in it.
+    has a count need not be looked up in it. ``read`` is how many came before these ids.
     """
     size = np.uint64(counts.size)
     for position in range(ids.size):
         token_id = np.uint64(np.int64(ids[position]))
         if token_id >= size:
             if ids[position] == skipped:
+                read -= 1
                 continue
             return position
-        if counts[token_id] == 0 and read < first[token_id]:
-            first[token_id] = read
-        counts[token_id] += 1
-        read += 1
+        before = counts[token_id]
+        counts[token_id] = before + np.uint32(1)
+        if before == 0:
+            first[token_id] = min(first[token_id], read + position)
     return -1
 
 
