@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from transformers import AutoTokenizer
 
 import subvocab as sv
+from benchmarks.texts import utterances
 
 DATASETS = ("tinyshakespeare", "snips")
 MAX_LENGTH = {"tinyshakespeare": 32, "snips": 64}
@@ -95,7 +95,7 @@ def _read_snips(tokenizer: Any, folder: Path) -> tuple[list[Row], list[Row]]:
     splits = []
     for pattern in ("train_*_full.json", "validate_*.json"):
         rows = []
-        for intent, pieces in _utterances(sorted((folder / "snips").glob(pattern))):
+        for intent, pieces in utterances(folder, pattern):
             utterance = "".join(piece["text"] for piece in pieces)
             slots = [f"{p['entity']} = {p['text'].strip()}" for p in pieces if "entity" in p]
             response = f" {'; '.join([intent, *slots])}{tokenizer.eos_token}"
@@ -107,19 +107,6 @@ def _read_snips(tokenizer: Any, folder: Path) -> tuple[list[Row], list[Row]]:
                 rows.append({"input_ids": prompt_ids + response_ids, "labels": labels})
         splits.append(rows)
     return splits[0], splits[1]
-
-
-def _utterances(files: list[Path]) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Read SNIPS: of each utterance the intent, and its pieces, some of which are slots."""
-    for file in files:
-        content = file.read_bytes()
-        try:
-            text = content.decode()
-        except UnicodeDecodeError:  # as published, one file is not UTF-8
-            text = content.decode("latin-1")
-        for intent, utterances in json.loads(text).items():
-            for utterance in utterances:
-                yield intent, utterance["data"]
 
 
 def utterance_prompt(utterance: str) -> str:

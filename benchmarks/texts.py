@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
-
-LATIN = "PlayMusic"
-"""The one file of SNIPS that is not in UTF-8."""
 
 
 def package_folder(name: str) -> Path:
@@ -28,8 +27,29 @@ def package_folder(name: str) -> Path:
     return Path(spec.origin).parent
 
 
+def utterances(data: Path, pattern: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Read SNIPS.
+
+    Args:
+        data: The folder of ``snips``.
+        pattern: Names its files, such as ``validate_*.json``.
+
+    Yields:
+        Of each utterance the intent, and its pieces of text, some of which are slots.
+    """
+    for file in sorted((data / "snips").glob(pattern)):
+        content = file.read_bytes()
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:  # as published, one file is not UTF-8
+            text = content.decode("latin-1")
+        for intent, said in json.loads(text).items():
+            for utterance in said:
+                yield intent, utterance["data"]
+
+
 def snips(data: Path) -> list[tuple[str, int]]:
-    """Read what was said.
+    """Read what was said, to tell the intents.
 
     Args:
         data: The folder of ``snips``.
@@ -37,12 +57,12 @@ def snips(data: Path) -> list[tuple[str, int]]:
     Returns:
         Utterances, each with the number of the intent behind it.
     """
-    rows = []
-    for label, file in enumerate(sorted((data / "snips").glob("train_*_full.json"))):
-        encoding = "latin-1" if LATIN in file.name else "utf-8"
-        (utterances,) = json.loads(file.read_text(encoding=encoding)).values()
-        rows += [("".join(piece["text"] for piece in said["data"]), label) for said in utterances]
-    return rows
+    numbers: defaultdict[str, int] = defaultdict()
+    numbers.default_factory = numbers.__len__
+    return [
+        ("".join(piece["text"] for piece in pieces), numbers[intent])
+        for intent, pieces in utterances(data, "train_*_full.json")
+    ]
 
 
 def conversations(language: str) -> list[tuple[list[str], int]]:

@@ -253,7 +253,11 @@ def _exchange(staged: Path, folder: Path) -> None:
         # A visible name: if the process ends right here, nothing removes it.
         aside = folder.with_name(f"{folder.name}.before-{secrets.token_hex(4)}")
         folder.rename(aside)
-        staged.rename(folder)
+        try:
+            staged.rename(folder)
+        except OSError:
+            aside.rename(folder)
+            raise
         aside.rename(staged)
 
 

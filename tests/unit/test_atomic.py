@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -223,6 +224,31 @@ def test_a_folder_is_not_replaced_on_an_error(checkpoint: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
 
+    assert (checkpoint / "weights-1").read_text() == "old weights-1"
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+@pytest.mark.parametrize("checkpoint", ["renamed"], indirect=True)
+def test_a_folder_goes_back_if_the_new_one_cannot_take_its_place(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was moved aside before, since the two could not change places."""
+    rename = Path.rename
+
+    def fail_staged(path: Path, target: Path) -> Path:
+        if path.name.endswith(".staged"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_staged)
+
+    with (
+        pytest.raises(OSError, match="Input/output error") as caught,
+        replacing_folder(checkpoint, WEIGHTS) as staged,
+    ):
+        (staged / "weights-1").write_text("new")
+
+    assert caught.value.filename == str(checkpoint)
     assert (checkpoint / "weights-1").read_text() == "old weights-1"
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
