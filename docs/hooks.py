@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import csv
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ PEERS = {
     "restore (merge) s": "{restore s} ({merge s})",
 }
 """Columns of that table, and what stands in them."""
-SHORTEST = 30
-"""Of a text that is a message, and no name."""
+WARN = "warnings.warn"
+PRICE = 0.05
+"""Dollars an hour, of a core."""
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -46,6 +47,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         "messages": messages,
         "benchmarks": benchmarks,
         "matrix": matrix,
+        "trillion": trillion,
         "peers": peers,
         "families": families,
         "faults": partial(_whole_table, "faults"),
@@ -59,42 +61,52 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def messages() -> str:
-    """List every error message of the library, by its exception and the module that raises it.
+    """List every message of the library, by the exception that carries it and its module.
 
     Returns:
-        Markdown.
+        Markdown; warnings come last.
     """
-    errors = ast.parse((PACKAGE / "errors.py").read_text(encoding="utf-8"))
-    exceptions = {node.name for node in errors.body if isinstance(node, ast.ClassDef)}
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+    exceptions = {n.name for n in trees[PACKAGE / "errors.py"].body if isinstance(n, ast.ClassDef)}
+    constants = {key: text for tree in trees.values() for key, text in _constants(tree)}
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path, tree in trees.items():
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
-                text = _message(node.args[0])
-                if node.func.id in exceptions and len(text) > SHORTEST:
-                    found[node.func.id][module].add(text)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and node.args:
+                named = ast.unparse(node.func)
+                text = _message(node.args[0], constants | dict(_constants(tree)))
+                if (named in exceptions or named == WARN) and " " in text:
+                    found[named][module].add(text)
     lines = []
-    for exception in sorted(found):
-        lines += [f"### `{exception}`", ""]
-        for module, texts in sorted(found[exception].items()):
+    for named in sorted(found, key=lambda named: (named == WARN, named)):
+        lines += ["### Warnings" if named == WARN else f"### `{named}`", ""]
+        for module, texts in sorted(found[named].items()):
             lines += [f"- {text} <small>`{module}`</small>" for text in sorted(texts)]
         lines.append("")
     return "\n".join(lines)
 
 
-def _message(node: ast.expr) -> str:
+def _constants(module: ast.Module) -> Iterator[tuple[str, str]]:
+    """Find the parts of messages that a module names."""
+    for node in module.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            text = _message(node.value, {})
+            if " " in text:
+                yield node.targets[0].id, text
+
+
+def _message(node: ast.expr, constants: Mapping[str, str]) -> str:
     """Write the text of a message, with … for each value in it."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return _escaped(node.value)
     if isinstance(node, ast.JoinedStr):
-        return "".join(
-            _escaped(str(part.value)) if isinstance(part, ast.Constant) else "…"
-            for part in node.values
-        )
+        return "".join(_message(part, constants) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        return _message(node.value, constants)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return _message(node.left) + _message(node.right)
-    return "…"
+        return _message(node.left, constants) + _message(node.right, constants)
+    return constants.get(node.id, "…") if isinstance(node, ast.Name) else "…"
 
 
 def _escaped(text: str) -> str:
@@ -125,6 +137,30 @@ def benchmarks() -> str:
             lines.append("| " + " | ".join(cells) + " |")
         lines += ["", _circumstances(rows), ""]
     return "\n".join(lines)
+
+
+def trillion() -> str:
+    """Tell what counting 10¹² tokens would cost at the rates that Ray reached last.
+
+    Returns:
+        Markdown: a table.
+    """
+    rows = _rows("ray")
+    rates: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        _, *what, _ = row["question"].split(", ")
+        rates[", ".join(what)].append(float(row["conditions"].rsplit("Ray ", 1)[1]))
+    lines = _head("10¹² tokens of", "million tokens/s a core", "core hours", "price", "256 cores")
+    for name, found in rates.items():
+        hours = 1e6 / min(found) / 3600
+        cells = (
+            f"{min(found):.3g}",
+            f"{hours:,.1f}",
+            f"${hours * PRICE:,.2f}",
+            f"{hours / 256:.2g} h",
+        )
+        lines.append("| " + " | ".join((name, *cells)) + " |")
+    return "\n".join([*lines, "", _circumstances(rows)])
 
 
 def matrix() -> str:

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import subvocab as sv
+from docs.hooks import messages
 from tests.models import tiny_model
 from tests.pages import ROOT, python_blocks, run_block
 
@@ -83,6 +84,17 @@ def test_the_reference_has_every_public_name() -> None:
     homes = {f"{home}.{name}" for name, home in sv._HOMES.items()}
 
     assert homes <= shown
+
+
+def test_the_usual_messages_are_messages() -> None:
+    """What the page explains is what the library says."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    usual = re.findall(r"^\| \*(.+?)\* \|", page, re.MULTILINE)
+    said = " ".join(re.findall(r"\w+", messages()))  # values stand between words, or not
+
+    assert len(usual) > 5
+    for message in usual:
+        assert " ".join(re.findall(r"\w+", message)) in said
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -99,3 +100,18 @@ def test_growth_by_words_is_exact_where_nothing_is_put_around_a_text(words_: lis
 
     found = {at: int(place) for at, place in enumerate(growth.first_seen) if place >= 0}
     assert found == {token_id: ids.index(token_id) for token_id in set(ids)}
+
+
+@settings(deadline=None)
+@given(rows=ROWS, data=st.data())
+def test_a_view_grows_in_its_own_order(rows: list[list[int]], data: st.DataObject) -> None:
+    """Rows that were shuffled, selected or repeated are read as they stand, and counted alike."""
+    order = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=12)) if rows else []
+    table = pa.table({"input_ids": pa.array(rows, pa.list_(pa.int64())), "other": range(len(rows))})
+    view = datasets.Dataset(table).select(order)
+    shown = [rows[row] for row in order]
+
+    growth = scan_growth({"train": view}, full_vocab_size=SIZE)
+
+    assert growth.first_seen.tolist() == _first_places([at for row in shown for at in row])
+    assert growth.counts == scan(view, full_vocab_size=SIZE)

@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import ParamSpec
 
@@ -53,14 +53,16 @@ def _fail(message: str, status: int) -> None:
     raise typer.Exit(status)
 
 
-def check_writable(path: Path | None) -> None:
+def check_writable(path: Path | None, sources: Iterable[object] = ()) -> None:
     """See before long work that its result can be written.
 
     Args:
         path: The file to be written, or None.
+        sources: Files and folders that are read; URLs are passed over.
 
     Raises:
-        DataError: If its folder does not exist, or it is a folder itself.
+        DataError: If its folder does not exist, it is a folder itself, or it is one of the
+            sources or lies in one.
     """
     if path is None:
         return
@@ -68,6 +70,11 @@ def check_writable(path: Path | None) -> None:
         raise DataError(f"{path} is a folder, expected the name of a file to write.")
     if not path.parent.is_dir():
         raise DataError(f"There is no folder {path.parent} to write {path.name} to. Make it first.")
+    read = [source for source in sources if isinstance(source, Path)]
+    if path.exists() and any(
+        source.resolve() in (path.resolve(), path.resolve().parent) for source in read
+    ):
+        raise DataError(f"{path} is among the data that are read. Write to another file.")
 
 
 def quiet_libraries() -> bool:

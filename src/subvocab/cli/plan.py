@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from subvocab.cli.options import (
     TextColumnOption,
 )
 from subvocab.cli.tokenizer import check_rows, folder_of, load_tokenizer
+from subvocab.errors import DataError
 
 if TYPE_CHECKING:
     from subvocab.analysis.savings import ModelShape, Savings, Training
@@ -81,6 +83,8 @@ def plan(
     from subvocab.analysis.savings import Training, estimate_savings  # noqa: PLC0415
     from subvocab.model.shape import LANGUAGE_MODELS, model_shape  # noqa: PLC0415
 
+    if not math.isfinite(gpu):
+        raise DataError(f"`--gpu` is {gpu}, expected gigabytes of memory.")
     transformers.logging.set_verbosity_error()
     training = Training(
         precision=precision,

@@ -62,7 +62,7 @@ def report(
     from subvocab.data import scan_growth  # noqa: PLC0415
     from subvocab.data.encoding import vocabulary_size  # noqa: PLC0415
 
-    check_writable(out)
+    check_writable(out, files)
     check_libraries()
     named = tokenizer or _only_model(model or [])
     loaded = load_tokenizer(named)

@@ -68,9 +68,10 @@ def scan(
     from subvocab.data import scan as count_tokens  # noqa: PLC0415
     from subvocab.data.urls import files_at  # noqa: PLC0415
 
-    check_writable(out)
+    sources = list(chain.from_iterable(map(files_at, files)))
+    check_writable(out, sources)
     counts = count_tokens(
-        list(chain.from_iterable(map(files_at, files))),
+        sources,
         tokenizer=None if tokenizer is None else load_tokenizer(tokenizer),
         full_vocab_size=full_vocab_size,
         columns=columns or None,

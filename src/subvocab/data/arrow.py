@@ -29,6 +29,20 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(check(kind) for check in _LIST_TYPES)
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether a column holds text.
+
+    Args:
+        kind: The type of its values.
+
+    Returns:
+        True for strings, however they are laid out.
+    """
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
 def unwrapped(array: pa.Array) -> pa.Array:
     """See through extension types (such as ``Array2D`` of ``datasets``) and dictionaries.
 

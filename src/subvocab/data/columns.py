@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from subvocab.data.parts import UNNAMED, Part
+from subvocab.data.arrow import is_text
+from subvocab.data.parts import TOKEN_COLUMNS, UNNAMED, Part
 from subvocab.errors import DataError
 
-TOKEN_COLUMNS = ("input_ids", "decoder_input_ids")
 TEXT_COLUMNS = ("text", "sentence")
 PAIR = 2
 
@@ -79,14 +79,14 @@ def choose_columns(part: Part, wanted: Wanted) -> Chosen:
     tokens = wanted.tokens
     if tokens is None:
         tokens = tuple(name for name in (*TOKEN_COLUMNS, UNNAMED) if name in names)
-        tokens = tuple(name for name in tokens if not _is_text(part.schema, name))
+        tokens = tuple(name for name in tokens if not is_text(part.schema.field(name).type))
     usual = tuple(name for name in wanted.usual_labels if tokens and name in names)
     labels = wanted.labels or usual
     tokens = tuple(name for name in tokens if name not in labels)
     if tokens or labels:
         _check(part, (*tokens, *labels), text=False)
         return Chosen(tokens=tokens, labels=labels)
-    texts = tuple(name for name in names if _is_text(part.schema, name))
+    texts = tuple(field.name for field in part.schema if is_text(field.type))
     if not wanted.tokenizes:
         reason = "it has texts, which need a `tokenizer`" if texts else "name one in `columns`"
         raise DataError(
@@ -97,7 +97,9 @@ def choose_columns(part: Part, wanted: Wanted) -> Chosen:
 
 def _default_text(part: Part, texts: Sequence[str]) -> str:
     """Choose the column of text that nobody named."""
-    usual = [name for name in TEXT_COLUMNS if name in texts]
+    usual = [
+        name for name in TEXT_COLUMNS if name in (part.schema.names if part.reads_text else texts)
+    ]
     candidates = usual or list(texts)
     if len(candidates) == 1 or usual:
         return candidates[0]
@@ -114,17 +116,10 @@ def _check(part: Part, names: Sequence[str], *, text: bool) -> None:
         if name not in part.schema.names:
             raise DataError(f"{_whole(part)} has no column `{name}`. {_listing(part)}")
         kind = part.schema.field(name).type
-        if text and not (_is_text(part.schema, name) or pa.types.is_null(kind)):
+        if text and not (part.reads_text or is_text(kind) or pa.types.is_null(kind)):
             raise DataError(
                 f"Column `{name}`{_of(part)} holds `{kind}`, expected text. {_listing(part)}"
             )
-
-
-def _is_text(schema: pa.Schema, name: str) -> bool:
-    kind = schema.field(name).type
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
 
 
 def _of(part: Part) -> str:

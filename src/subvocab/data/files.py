@@ -7,6 +7,7 @@ byte order mark.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,13 +21,15 @@ from pyarrow import csv
 
 from subvocab._atomic import naming
 from subvocab.data.arrow import as_array
-from subvocab.data.parts import BATCH_ROWS, Batch, Part
+from subvocab.data.parts import BATCH_ROWS, Batch, Part, refuse_late, unforeseen
 from subvocab.data.urls import Url
 from subvocab.errors import DataError, shortened
 
 LINES_COLUMN = "text"
 BLOCK_BYTES = 1 << 24
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+GZIP = b"\x1f\x8b"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 FORMATS = {
     ".jsonl": "jsonl",
     ".json": "jsonl",
@@ -72,10 +75,15 @@ def files_of(path: Path | Url, *, file_format: str | None) -> list[Path | Url]:
     if not path.exists():
         raise DataError(f"There is no file or folder {path}.")
     if not path.is_dir():
+        if isinstance(path, Path) and not path.is_file():
+            raise DataError(
+                f"{path} is a pipe or a device, expected a file, which can be read twice. Write "
+                "what comes out of it to one."
+            )
         return [path]
-    inside: list[Path | Url] = [*path.iterdir()]
-    inside.sort(key=str)
-    files = [file for file in inside if file_format or file.suffix in FORMATS]
+    inside: list[Path | Url] = sorted(path.iterdir(), key=str)
+    files = [file for file in inside if file_format or file.suffix.lower() in FORMATS]
+    files = [file for file in files if not file.is_dir()]
     if not files:
         raise DataError(
             f"No file in {path} ends in {', '.join(FORMATS)}. Name the files, or their format "
@@ -117,6 +125,13 @@ def _size(path: Path | Url) -> int:
 def _unreadable(path: Path | Url, error: Exception) -> DataError:
     """Tell what is wrong with a file, and which line is no text if one is not."""
     with _opened(path) as file:
+        begins = file.read(len(GZIP))
+        if begins == GZIP or begins in UTF_16:
+            kind, cure = ("UTF-16", "iconv -f UTF-16 -t UTF-8")
+            if begins == GZIP:
+                kind, cure = ("compressed by gzip", "gunzip")
+            return DataError(f"{path} is {kind}, expected text in UTF-8. Convert it by `{cure}`.")
+        file.seek(0)
         for number, line in enumerate(file, start=1):
             try:
                 line.decode()
@@ -158,6 +173,12 @@ def _part_of_table(path: Path | Url, *, delimiter: str, quote: str | bool, heade
         with stream([], []) as reader:
             found = reader.schema
         names = found.names if header else [str(n + 1) for n in range(len(found))]
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        if twice:
+            raise DataError(
+                f"The first line of {path} names {', '.join(map(repr, twice))} twice, expected "
+                "a name a column. Rename one; or is the first line a row of data already?"
+            )
         # Bytes are text that is not UTF-8: reading the column will tell the line.
         types = [pa.string() if pa.types.is_binary(kind) else kind for kind in found.types]
         return pa.schema(list(zip(names, types, strict=True)))
@@ -171,7 +192,8 @@ def _part_of_table(path: Path | Url, *, delimiter: str, quote: str | bool, heade
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise _unreadable(path, error) from error
 
-    return Part(_guarded(path, schema), read, name=str(path), total=float(_size(path)))
+    size = float(_size(path))
+    return Part(_guarded(path, schema), read, name=str(path), total=size, reads_text=True)
 
 
 @contextmanager
@@ -231,8 +253,10 @@ def _part_of_json_lines(path: Path | Url) -> Part:
     """Read a file with a JSON object a line; a key that a row lacks is null."""
 
     def read(columns: list[str]) -> Iterator[Batch]:
+        late = unforeseen(columns, schema)
         for first, lines, amount in _lines(path):
             rows = _objects(path, lines, first)
+            refuse_late({name: [row.get(name) for row in rows] for name in late}, str(path))
             try:
                 arrays = {name: as_array([row.get(name) for row in rows]) for name in columns}
             except DataError as error:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from subvocab.data import encoding
-from subvocab.data.arrow import find_row, token_ids
+from subvocab.data.arrow import find_row, is_text, token_ids
 from subvocab.data.columns import Chosen, Wanted, choose_columns
 from subvocab.data.counting import Ids, TokenCounter
 from subvocab.data.parts import UNNAMED, Batch, Part
@@ -121,6 +121,7 @@ def _count(
         labels = name in chosen.labels
         counter.add(_ids(part, batch, name, column, labels=labels))
     if texts is not None and chosen.texts:
+        _check_text(part, batch, chosen.texts)
         for start in range(0, len(batch.table), TEXT_ROWS):
             _count_texts(part, batch, start, chosen.texts, texts)
 
@@ -140,6 +141,18 @@ def _ids(part: Part, batch: Batch, name: str, column: pa.Array, *, labels: bool)
         return f"{_row((name,), row)}{_of(part)}"
 
     return Ids(values, place, labels=labels)
+
+
+def _check_text(part: Part, batch: Batch, names: Sequence[str]) -> None:
+    """See that a batch holds text where the first one did."""
+    for name in names:
+        kind = batch.table.schema.field(name).type
+        if not (is_text(kind) or pa.types.is_null(kind)):
+            first, last = batch.row(0), batch.row(len(batch.table) - 1)
+            raise DataError(
+                f"Column `{name}`{_of(part)} holds `{kind}` in rows {first:,} to {last:,}, "
+                "expected text in every row. Write those anew."
+            )
 
 
 def _count_texts(

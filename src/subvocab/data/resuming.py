@@ -20,7 +20,7 @@ import numpy as np
 from subvocab._progress import progress_bar
 from subvocab.data import encoding, hugging_face
 from subvocab.data.columns import choose_columns
-from subvocab.data.parts import BATCH_ROWS, part_of_batches
+from subvocab.data.parts import part_of_batches
 from subvocab.data.recipe import Recipe
 from subvocab.errors import DataError
 from subvocab.vocabulary import TokenCounts, VocabularyGrowth
@@ -133,6 +133,7 @@ def count_resumably(
     """
     _check_has_a_place(dataset)
     stream = copy.copy(dataset)
+    stream.__dict__ = dict(vars(dataset))  # a copy shares it, and with it the place
     recipe, same = _start(stream, recipe)
     kept = ScanProgress(
         recipe.count([], threads=1, advance=lambda _amount: None),
@@ -142,7 +143,7 @@ def count_resumably(
         kept = ScanProgress.load(path)
         _check_same(kept.place["same"], same, path)
         stream.load_state_dict(kept.place["state"])
-    batches = iter(stream.iter(batch_size=BATCH_ROWS))
+    batches = hugging_face.batches_of(stream)
     with progress_bar("Scanning", total=None, enabled=progress) as advance:
         while not kept.place["finished"]:
             stretch, rows = _Stretch(batches), kept.place["rows"]
@@ -179,7 +180,7 @@ def _start(stream: Any, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
 
     What functions the stream calls is not looked into: the first rows show what they do.
     """
-    first = next(iter(stream.iter(batch_size=BATCH_ROWS)), None)
+    first = next(hugging_face.batches_of(stream), None)
     part = part_of_batches(iter([] if first is None else [first]))
     chosen = choose_columns(part, recipe.wanted)
     recipe = recipe.of_columns(chosen)

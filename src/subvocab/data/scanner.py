@@ -73,8 +73,8 @@ def scan(
         columns: Columns of token ids. By default ``input_ids`` and ``decoder_input_ids``,
             where they exist.
         label_columns: Columns of token ids in which -100 is passed over. Class labels are
-            no tokens: name only the labels of a language model. By default ``labels``, if the
-            model has an output head.
+            no tokens: name only the labels of a language model. By default ``labels``, if
+            ``model`` is a model with an output head; a configuration does not tell.
         text_columns: The column of text, or two that are encoded as a pair. By default the
             only one, ``text`` or ``sentence``. Columns of a file without a header are
             numbered from ``"1"``.
@@ -215,6 +215,8 @@ def _scan(
 def _counted(source: Any, recipe: Recipe, options: ScanOptions) -> TokenCounts | VocabularyGrowth:
     """Let count who can read the source."""
     threads = options.get("threads") or available_threads()
+    if threads < 1:
+        raise DataError(f"`threads` is {threads}, expected one or more.")
     shown, kept = options.get("progress", True), options.get("resume")
     if kept is not None:
         return count_resumably(source, recipe, Path(kept), threads=threads, progress=shown)
@@ -225,7 +227,7 @@ def _counted(source: Any, recipe: Recipe, options: ScanOptions) -> TokenCounts |
         return count_files_on_ray(source, recipe, file_format=named, header=header, progress=shown)
     if engine != "local":
         raise DataError(f"The engine is `{engine}`, expected `local` or `ray`.")
-    parts = list(parts_of(source, file_format=named, header=header))
+    parts = list(parts_of(source, file_format=named, header=header, in_order=recipe.notes_first))
     totals = [part.total for part in parts]
     total = None if None in totals else sum(filter(None, totals))
     with progress_bar("Scanning", total=total, enabled=shown) as advance:

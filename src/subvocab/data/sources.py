@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,23 @@ import pyarrow as pa
 
 from subvocab._typing import StrPath
 from subvocab.data import hugging_face
-from subvocab.data.columns import TOKEN_COLUMNS
 from subvocab.data.files import parts_of_path
 from subvocab.data.iterables import part_of_array, part_of_iterable
-from subvocab.data.parts import Part, part_of_columns, part_of_table
+from subvocab.data.parts import TOKEN_COLUMNS, Part, part_of_columns, part_of_table
 from subvocab.data.urls import Url, file_at
 from subvocab.errors import DataError
 
 
-def parts_of(source: Any, *, file_format: str | None, header: bool) -> Iterator[Part]:
+def parts_of(
+    source: Any, *, file_format: str | None, header: bool, in_order: bool
+) -> Iterator[Part]:
     """Split any source into parts that are read alike.
 
     Args:
         source: As for `subvocab.scan`.
         file_format: How files are to be read, or None to go by their names.
         header: Whether the first line of a CSV or TSV file names its columns.
+        in_order: Whether rows must come in their order, which may be slower.
 
     Yields:
         The splits, files or streams.
@@ -34,9 +37,9 @@ def parts_of(source: Any, *, file_format: str | None, header: bool) -> Iterator[
         DataError: If it is nothing that can be scanned, or a file cannot be read.
     """
     if isinstance(source, str | os.PathLike | Url):
-        yield from _parts_of_path(source, file_format=file_format, header=header)
+        yield from _parts_of_path(source, file_format=file_format, header=header, in_order=in_order)
     elif hugging_face.is_dataset(source):
-        yield hugging_face.part_of_dataset(source)
+        yield hugging_face.part_of_dataset(source, in_order=in_order)
     elif hugging_face.is_iterable_dataset(source):
         yield hugging_face.part_of_iterable_dataset(source)
     elif isinstance(source, pa.Table):
@@ -44,11 +47,15 @@ def parts_of(source: Any, *, file_format: str | None, header: bool) -> Iterator[
     elif isinstance(source, pa.RecordBatch):
         yield part_of_table(pa.Table.from_batches([source]))
     elif isinstance(source, Mapping):
-        yield from _parts_of_mapping(source, file_format=file_format, header=header)
+        yield from _parts_of_mapping(
+            source, file_format=file_format, header=header, in_order=in_order
+        )
     elif isinstance(source, pa.Array | pa.ChunkedArray) or hasattr(source, "__array__"):
         yield part_of_array(source)
     elif isinstance(source, Iterable):
-        yield from _parts_of_iterable(source, file_format=file_format, header=header)
+        yield from _parts_of_iterable(
+            source, file_format=file_format, header=header, in_order=in_order
+        )
     else:
         raise DataError(
             f"A `{type(source).__name__}` cannot be scanned, expected a dataset, a table, an "
@@ -56,7 +63,9 @@ def parts_of(source: Any, *, file_format: str | None, header: bool) -> Iterator[
         )
 
 
-def _parts_of_path(path: StrPath | Url, *, file_format: str | None, header: bool) -> Iterator[Part]:
+def _parts_of_path(
+    path: StrPath | Url, *, file_format: str | None, header: bool, in_order: bool
+) -> Iterator[Part]:
     """Read a saved dataset, or files."""
     path = file_at(path)
     if (
@@ -66,13 +75,13 @@ def _parts_of_path(path: StrPath | Url, *, file_format: str | None, header: bool
         and hugging_face.is_saved_dataset(path)
     ):
         dataset = hugging_face.load_saved_dataset(path)
-        yield from parts_of(dataset, file_format=None, header=header)
+        yield from parts_of(dataset, file_format=None, header=header, in_order=in_order)
     else:
         yield from parts_of_path(path, file_format=file_format, header=header)
 
 
 def _parts_of_mapping(
-    source: Mapping[Any, Any], *, file_format: str | None, header: bool
+    source: Mapping[Any, Any], *, file_format: str | None, header: bool, in_order: bool
 ) -> Iterator[Part]:
     """Read columns, or splits: the values of splits have columns of their own."""
     values = list(source.values())
@@ -80,9 +89,9 @@ def _parts_of_mapping(
         yield part_of_columns(source)
         return
     for split, value in source.items():
-        for part in parts_of(value, file_format=file_format, header=header):
+        for part in parts_of(value, file_format=file_format, header=header, in_order=in_order):
             name = f"split `{split}`" + (f" ({part.name})" if part.name else "")
-            yield Part(part.schema, part.read, name=name, total=part.total)
+            yield replace(part, name=name)
 
 
 def has_columns(value: object) -> bool:
@@ -102,12 +111,14 @@ def has_columns(value: object) -> bool:
 
 
 def _parts_of_iterable(
-    source: Iterable[Any], *, file_format: str | None, header: bool
+    source: Iterable[Any], *, file_format: str | None, header: bool, in_order: bool
 ) -> Iterator[Part]:
     """Read files if paths were given, else rows."""
     if isinstance(source, Sequence) and source and isinstance(source[0], os.PathLike | Url):
         for path in source:
-            yield from _parts_of_path(path, file_format=file_format, header=header)
+            yield from _parts_of_path(
+                path, file_format=file_format, header=header, in_order=in_order
+            )
         return
     if isinstance(source, Sequence) and source and _names_file(source[0]):
         raise DataError(

@@ -26,7 +26,7 @@ from subvocab.model.shrink import partial_tables, vocabulary_of
 from subvocab.model.tensors import (
     STORED_DTYPES,
 )
-from subvocab.storage import read_checkpoint
+from subvocab.storage import FullMatrix, read_checkpoint
 
 VOCABULARY_FILE = "vocabulary.safetensors"
 DESCRIPTION_FILE = "subvocab.json"
@@ -114,7 +114,8 @@ def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None
         **kwargs: For ``save_pretrained``.
 
     Raises:
-        CheckpointError: If the matrix was saved under a name that is not the model's own.
+        CheckpointError: If the matrix was saved under a name that is not the model's own, or
+            the folder is that of the base.
         UnsupportedModelError: If the model is not shrunk, or has no ``save_pretrained``.
     """
     if not hasattr(model, "save_pretrained"):
@@ -128,11 +129,23 @@ def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None
             "`save_pretrained`, and the rows with `subvocab.RowAdapter.of(model).save(path)`."
         )
     vocabulary_of(model)  # raises if there is none
+    for module in partial_tables(model).values():
+        base = module.table.matrix.tensor.path
+        if Path(folder).resolve() == base.resolve().parent:
+            raise CheckpointError(
+                f"{folder} holds {base.name}, from which the unused rows are read: a compact "
+                "checkpoint in its place would lose them. Name another folder."
+            )
     if any(module.table.adopted for module in partial_tables(model).values()):
         warnings.warn(
             f"The unused rows are no longer those of {model.config.name_or_path}, but those of the "
             "checkpoint that was loaded since. Keep that checkpoint: `merge` needs it as the base.",
             stacklevel=2,
+        )
+    if kwargs.get("variant"):
+        raise CheckpointError(
+            f"`variant` is `{kwargs['variant']}`, but compact checkpoints have no variants. Save "
+            "to a folder for each."
         )
     if kwargs.get("push_to_hub"):
         kwargs.setdefault("repo_id", Path(folder).name)
@@ -196,6 +209,7 @@ def _saved_tables(model: PreTrainedModel, folder: Path) -> dict[str, dict[str, A
                 "dtype": STORED_DTYPES[module.weight.dtype],
                 "base_dtype": module.table.matrix.dtype,
                 "base_fingerprint": module.table.matrix.fingerprint,
+                "base_content": _content(module.table.matrix),
                 "full_vocab_size": module.table.vocabulary.full_vocab_size,
                 "token_ids": f"{name}.{TOKEN_IDS_KEY}",
             }
@@ -207,6 +221,14 @@ def _saved_tables(model: PreTrainedModel, folder: Path) -> dict[str, dict[str, A
             "so it could not be merged. Save the model whole with `save_pretrained`."
         )
     return tables
+
+
+def _content(matrix: FullMatrix) -> str | None:
+    """Name all rows of the base, if its file is still as it was: a save is not to fail by it."""
+    try:
+        return matrix.content
+    except CheckpointError:
+        return None
 
 
 def _saved_shifts(model: PreTrainedModel, saved: Collection[str]) -> dict[int, str]:

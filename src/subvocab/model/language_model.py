@@ -145,9 +145,11 @@ def _compute_loss(model: Any, head: PartialHead, named: dict[str, Any]) -> Any:
     if _derives_decoder_inputs(model, named):
         given = {name: value for name, value in named.items() if value is not None}
         named = decoder_inputs(model, named["labels"]) | given
+    ignored = named.pop("ignore_index", IGNORED)  # an id of V, which the loss must not compare
     for name in LABELS:
         if named.get(name) is not None:
-            named[name] = partial_labels(named[name], head)
+            labels = named[name].masked_fill(named[name] == ignored, IGNORED)
+            named[name] = partial_labels(labels, head)
     models, sites, forward = _models_over(model, head), model.logit_sites, model.whole_class.forward
     try:
         if sites is None:

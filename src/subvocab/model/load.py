@@ -20,11 +20,12 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from subvocab._typing import StrPath
-from subvocab.errors import CheckpointError
+from subvocab.errors import CheckpointError, UnsupportedModelError, shortened
 from subvocab.model.attach import HeadPlan, Prepared, attach
 from subvocab.model.choose import choose_tables
 from subvocab.model.frozen import RestDevice
 from subvocab.model.head import HeadMode
+from subvocab.model.partial import TOKEN_IDS_KEY
 from subvocab.model.ranks import refuse_spread_loading
 from subvocab.model.table import OutOfVocabulary, PartialTable
 from subvocab.model.tables import EmbeddingTable
@@ -92,10 +93,16 @@ def from_pretrained(
         VocabularyMismatchError: If no embedding matrix has |V| rows.
     """
     refuse_spread_loading(kwargs)
+    _refuse_options(kwargs)
     plan = HeadPlan(head, rest_shift=rest_shift, rest_device=rest_device)
     hub_options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
     folder = local_folder(name_or_path, subfolder=kwargs.pop("subfolder", ""), **hub_options)
     checkpoint = read_checkpoint(folder)
+    if any(name.endswith(f".{TOKEN_IDS_KEY}") for name in checkpoint.tensors):
+        raise CheckpointError(
+            f"{folder} is a compact checkpoint, expected a whole model. Make it whole with "
+            "`subvocab.merge`."
+        )
     config, kwargs = _read_config(auto_class, folder, kwargs)
     skeleton = _skeleton(auto_class, config, trust_remote_code=kwargs.get("trust_remote_code"))
     chosen = choose_tables(skeleton, vocabulary, head=head)
@@ -121,6 +128,26 @@ def from_pretrained(
         prepared.append(Prepared(table, table.parameter, partial_table))
     attach(model, prepared, plan)
     return model if device is None else cast("nn.Module", model).to(device)
+
+
+def _refuse_options(options: Mapping[str, Any]) -> None:
+    """Refuse what transformers' loading takes, and this does not do."""
+    refused = {
+        "variant": "Give a folder of its own for each variant",
+        "output_loading_info": "Load the model without it",
+        "gguf_file": "Save the model with `save_pretrained` first",
+    }
+    for name, cure in refused.items():
+        if options.get(name):
+            raise UnsupportedModelError(
+                f"`{name}` is `{options[name]}`, which cannot be done with the rows of a partial "
+                f"vocabulary. {cure}."
+            )
+    if options.get("use_safetensors") is False:
+        raise UnsupportedModelError(
+            "`use_safetensors` is False, but only safetensors are read. Load the model with "
+            "transformers, and write it with `save_pretrained`."
+        )
 
 
 def local_folder(name_or_path: StrPath, *, subfolder: str = "", **hub_options: Any) -> Path:
@@ -191,7 +218,13 @@ def _read_config(
         return config, kwargs
     source = getattr(auto_class, "config_class", None) or AutoConfig
     remote = kwargs.get("trust_remote_code")
-    config, unused = source.from_pretrained(folder, return_unused_kwargs=True, **kwargs)
+    try:
+        config, unused = source.from_pretrained(folder, return_unused_kwargs=True, **kwargs)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"The configuration in {folder} cannot be read: {shortened(error)}. Give a folder that "
+            "`save_pretrained` wrote, `config.json` included."
+        ) from error
     return config, unused if remote is None else {**unused, "trust_remote_code": remote}
 
 
@@ -263,7 +296,12 @@ def _resolve_dtype(
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype != "auto":
-        return getattr(torch, dtype)  # type: ignore[no-any-return]
+        named = getattr(torch, str(dtype), None)
+        if not isinstance(named, torch.dtype):
+            raise UnsupportedModelError(
+                f"`dtype` is `{dtype}`, expected one of torch's, or `auto`. Name one."
+            )
+        return named
     if config.dtype is not None:
         return getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
     stored = [t.dtype for t in checkpoint.tensors.values() if t.dtype in TORCH_DTYPES]

@@ -140,7 +140,8 @@ def read_description(folder: Path) -> dict[str, Any]:
 def _check_description(table: dict[str, Any]) -> None:
     """Refuse what cannot be the description of a table."""
     known = {table["dtype"], table["base_dtype"]} <= TORCH_DTYPES.keys()
-    texts = (table["base_fingerprint"], table["token_ids"], table.get("rest_shift", ""))
+    texts = [table["base_fingerprint"], table["token_ids"], table.get("rest_shift", "")]
+    texts.append(table.get("base_content") or "")
     sized = isinstance(table["full_vocab_size"], int)
     if not (known and sized and all(isinstance(text, str) for text in texts)):
         raise ValueError(f"a table is described as {table}")
@@ -165,14 +166,19 @@ def _base_matrix(base: Checkpoint, table: dict[str, Any]) -> FullMatrix:
     size = table["full_vocab_size"]
     tall = [t for t in base.tensors.values() if t.shape[:1] == (size,)]
     candidates = [FullMatrix(tensor) for tensor in tall if len(tensor.shape) == 2]  # noqa: PLR2004
-    wanted = table["base_fingerprint"]
+
+    def is_base(matrix: FullMatrix) -> bool:
+        """Compare a sample of the rows, which is quick, and then all, if they were noted."""
+        noted = table.get("base_content")
+        return matrix.fingerprint == table["base_fingerprint"] and noted in (None, matrix.content)
+
     for matrix in candidates:
-        if matrix.fingerprint == wanted:
+        if is_base(matrix):
             return converted(matrix, torch_dtype(table["dtype"]))
     for matrix in candidates:  # the model may have been cast before it was shrunk
         if matrix.dtype != table["base_dtype"]:
             cast = converted(matrix, torch_dtype(table["base_dtype"]))
-            if cast.fingerprint == wanted:
+            if is_base(cast):
                 return converted(cast, torch_dtype(table["dtype"]))
     names = listed([f"`{tensor.name}`" for tensor in tall]) or "none"
     raise VocabularyMismatchError(

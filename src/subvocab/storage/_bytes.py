@@ -54,7 +54,8 @@ def _check_unchanged(tensor: StoredTensor, descriptor: int) -> None:
     if FileIdentity.of(descriptor) != tensor.file_identity:
         raise CheckpointError(
             f"{tensor.path} has changed since `{tensor.name}` was opened, so its rows may no "
-            "longer be those trained from. Open the matrix again."
+            "longer be those trained from. If a model was saved in its place, load that one, and "
+            "save to another folder."
         )
 
 

@@ -27,7 +27,7 @@ from subvocab.errors import (
 )
 from subvocab.storage._bytes import opened, read_into, read_rows
 from subvocab.storage._stream import write_tensor
-from subvocab.storage.fingerprint import matrix_fingerprint
+from subvocab.storage.fingerprint import content_hash, matrix_fingerprint
 from subvocab.storage.header import DTYPE_BITS, StoredTensor
 from subvocab.storage.layout import read_checkpoint
 
@@ -169,6 +169,12 @@ class FullMatrix:
         """
         shape = (self.full_vocab_size, self.embedding_dim)
         return matrix_fingerprint(self.dtype, shape, self.rows)
+
+    @cached_property
+    def content(self) -> str:
+        """The sha256 of dtype, shape and every row. Cost: the matrix is read once."""
+        shape = (self.full_vocab_size, self.embedding_dim)
+        return content_hash(self.dtype, shape, (part for _, part in self.chunks()))
 
     def rows(self, token_ids: Integer[np.ndarray, "n"]) -> UInt8[np.ndarray, "n row_bytes"]:
         """Read rows.

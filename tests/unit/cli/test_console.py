@@ -109,3 +109,17 @@ def test_print_table_takes_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> 
     assert "[a] title" in printed
     assert "[red]name" in printed
     assert "[/value]" in printed
+
+
+def test_check_writable_refuses_what_is_read(tmp_path: Path) -> None:
+    """Data are not written over by what was found in them, under whatever name they go."""
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "a.jsonl"
+    file.touch()
+    (tmp_path / "link").symlink_to(file)
+
+    for target, source in [(file, file), (file, file.parent), (tmp_path / "link", file)]:
+        with pytest.raises(DataError, match=f"{target} is among the data that are read"):
+            check_writable(target, [source])
+    check_writable(tmp_path / "b", [file])
+    check_writable(tmp_path / "data" / "new", [file.parent])

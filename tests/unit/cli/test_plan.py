@@ -213,6 +213,7 @@ def test_plan_tells_what_fits() -> None:
         ("model vocabulary.safetensors", "holds `partial_vocabulary`, expected `token_counts`"),
         ("model none.safetensors", "There is no file none.safetensors."),
         ("model --gpu -1", "--gpu"),
+        ("model --gpu inf", "`--gpu` is inf, expected gigabytes of memory."),
     ],
 )
 @pytest.mark.usefixtures("folder")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from subvocab.data import files
+from subvocab.data.columns import Wanted, choose_columns
 from subvocab.data.files import parts_of_path
 from subvocab.errors import DataError
 
@@ -180,3 +184,60 @@ def test_a_path_to_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     with pytest.raises(DataError, match="is of format `xml`, expected one of"):
         _texts(tmp_path / "a.txt", "text", file_format="xml")
+
+
+def test_files_are_known_by_their_ends_in_any_case(tmp_path: Path) -> None:
+    """A file is not left out of a folder by its name's letters; a folder is no file."""
+    (tmp_path / "A.JSONL").write_text('{"text": "upper"}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "lower"}\n')
+    (tmp_path / "c.txt").mkdir()
+
+    assert [row["text"] for row in _texts(tmp_path, "text")] == ["upper", "lower"]
+
+
+@pytest.mark.parametrize("rows", ["123,x\n456,y\n", "2024-01-01,x\n", "x,12\n", ""])
+def test_any_column_of_a_table_is_text(tmp_path: Path, rows: str) -> None:
+    """Whatever its values look like: a column of that name is it, and others may be named."""
+    path = _write(tmp_path / "a.csv", f"text,id\n{rows}", mark=False)
+    (part,) = parts_of_path(path, file_format=None, header=True)
+    wanted = Wanted(tokens=None, labels=(), texts=None, tokenizes=True)
+
+    assert choose_columns(part, wanted).texts == ("text",)
+    assert choose_columns(part, replace(wanted, texts=("id",))).texts == ("id",)
+    assert [row["text"] for row in _texts(path, "text")] == [
+        line.split(",")[0] for line in rows.splitlines()
+    ]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Which of them is meant is open."""
+    path = _write(tmp_path / "a.csv", "text,label,label\na,1,2\n", mark=False)
+
+    with pytest.raises(DataError, match=r"The first line of .*a\.csv names 'label' twice"):
+        _texts(path, "text")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b'{"text": "x"}'), r"is compressed by gzip, .* Convert it by `gunzip`\."),
+        ("text\nx".encode("utf-16"), r"is UTF-16, .* by `iconv -f UTF-16 -t UTF-8`\."),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv"])
+def test_a_file_in_another_coding_is_told(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    """With what turns it into text."""
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(DataError, match=message):
+        _texts(tmp_path / name, "text")
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """It could be read once only."""
+    os.mkfifo(tmp_path / "a.txt")
+
+    with pytest.raises(DataError, match=r"a\.txt is a pipe or a device, expected a file"):
+        _texts(tmp_path / "a.txt", "text")

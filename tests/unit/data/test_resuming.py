@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from subvocab.data import resuming, scan, scan_growth
+from subvocab.data import hugging_face, resuming, scan, scan_growth
 from subvocab.errors import CheckpointError, DataError
 from tests import tiny_tokenizers
 
@@ -68,7 +68,7 @@ KINDS: dict[str, Callable[[Path], Any]] = {
 @pytest.fixture
 def small_steps(libraries_as_before: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     """Save after every few rows."""
-    monkeypatch.setattr(resuming, "BATCH_ROWS", 7)
+    monkeypatch.setattr(hugging_face, "BATCH_ROWS", 7)
     monkeypatch.setattr(resuming, "STRETCH_SECONDS", 0.0)
 
 
@@ -260,6 +260,20 @@ def stream(path):
 if __name__ == "__main__":
     scan(stream(sys.argv[1]), full_vocab_size=1000, resume=sys.argv[2]).save(sys.argv[3])
 """
+
+
+@pytest.mark.parametrize("style", [None, "arrow", "numpy"])
+def test_a_stream_stays_where_it_is(tmp_path: Path, style: str | None) -> None:
+    """Before and after its scan, whole or resumed, it gives all of its rows."""
+    counts = []
+    for _ in range(2):
+        stream = _generated().with_format(style)
+        counts.append(scan(stream, full_vocab_size=SIZE, resume=tmp_path / "kept"))
+
+        assert [len(list(stream)) for _ in range(2)] == [33, 33]
+        assert scan(stream, full_vocab_size=SIZE) == counts[0]
+
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.slow

@@ -317,3 +317,38 @@ def test_texts_that_are_no_utf_8_are_refused() -> None:
         "A text in column `text`, row 0 to 1 is not UTF-8 (invalid start byte at byte 0 of it). "
         "Write the texts anew, in UTF-8."
     )
+
+
+def _late(rows: list[dict[str, Any]], tmp_path: Path, how: str) -> Any:
+    if how == "generator":
+        return (row for row in rows)
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("how", ["generator", "file"])
+def test_tokens_that_come_late_are_not_passed_over(tmp_path: Path, how: str) -> None:
+    """A column that the first rows lack would not be counted; nulls in it are nothing."""
+    rows: list[dict[str, Any]] = [{"input_ids": [1, 2]}] * 1200
+    none = [{"input_ids": [1], "decoder_input_ids": None}]
+    late = [{"input_ids": [1], "decoder_input_ids": [7]}]
+
+    assert scan(_late(rows + none, tmp_path, how), full_vocab_size=SIZE).total_tokens == 2401
+    with pytest.raises(DataError, match=r"Later rows.* have `decoder_input_ids`, but the first 1"):
+        scan(_late(rows + late, tmp_path, how), full_vocab_size=SIZE)
+
+
+@pytest.mark.parametrize("how", ["generator", "file"])
+def test_what_is_no_text_is_refused_however_late(tmp_path: Path, how: str) -> None:
+    """The message names the rows."""
+    rows = [{"text": "the cat"}] * 1000 + [{"text": 5}]
+
+    with pytest.raises(DataError, match=r"holds `int64` in rows 1,000 to 1,000, expected text in"):
+        scan(_late(rows, tmp_path, how), tokenizer=tiny_tokenizers.wordpiece())
+
+
+def test_a_number_of_threads_is_looked_at() -> None:
+    """None would count nothing."""
+    with pytest.raises(DataError, match="`threads` is -1, expected one or more"):
+        scan(ROWS, full_vocab_size=SIZE, threads=-1)

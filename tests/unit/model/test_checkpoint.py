@@ -29,6 +29,7 @@ from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_o
 
 VOCABULARY = drawn_vocabulary()
 CLASSIFIER = hf.AutoModelForSequenceClassification
+TABLE = "bert.embeddings.word_embeddings.weight"
 
 
 def trained(family: str = "bert", *, dtype: torch.dtype = torch.float32, base: Path) -> Any:
@@ -272,6 +273,7 @@ def test_save_compact_describes_the_base(tmp_path: Path) -> None:
                 "dtype": "F32",
                 "base_dtype": "F32",
                 "base_fingerprint": matrix.fingerprint,
+                "base_content": matrix.content,
                 "full_vocab_size": FULL_VOCAB_SIZE,
                 "token_ids": "bert.embeddings.word_embeddings.token_ids",
             }
@@ -333,3 +335,59 @@ def test_accelerate_saves_and_loads_the_state(family: str, tmp_path: Path) -> No
     assert [step(), step()] == expected
     saved = load_file(tmp_path / "model.safetensors")
     assert any(tensor.shape[0] == FULL_VOCAB_SIZE for tensor in saved.values())
+
+
+def test_a_base_is_not_replaced_by_a_compact_checkpoint(tmp_path: Path) -> None:
+    """Its unused rows would be nowhere."""
+    model = trained(base=tmp_path / "base")
+    (tmp_path / "link").symlink_to("base")
+    before = (tmp_path / "base" / "model.safetensors").read_bytes()
+
+    for folder in ("base", "link"):
+        with pytest.raises(CheckpointError, match="from which the unused rows are read"):
+            sv.save_compact(model, tmp_path / folder)
+
+    assert (tmp_path / "base" / "model.safetensors").read_bytes() == before
+    assert len(model.state_dict()[TABLE]) == FULL_VOCAB_SIZE
+
+
+def test_a_base_that_differs_in_one_row_is_refused(tmp_path: Path) -> None:
+    """As the model of an earlier run does, of which a sample of the rows would tell nothing."""
+    size = 5000
+    whole = tiny_model("bert", vocab_size=size)
+    whole.save_pretrained(tmp_path / "first")
+    with torch.no_grad():
+        whole.get_input_embeddings().weight[7] += 1
+    whole.save_pretrained(tmp_path / "second")
+    vocabulary = sv.PartialVocabulary(np.array([0, 3, 9]), size)
+    model = sv.from_pretrained(CLASSIFIER, tmp_path / "second", vocabulary)
+    sv.save_compact(model, tmp_path / "compact")
+
+    with pytest.raises(VocabularyMismatchError, match="is the one that was shrunk"):
+        sv.merge(tmp_path / "compact", base=tmp_path / "first", out=tmp_path / "out")
+    sv.merge(tmp_path / "compact", base=tmp_path / "second", out=tmp_path / "out")
+
+    first, second = (sv.FullMatrix.open(tmp_path / f, TABLE) for f in ("first", "second"))
+    assert first.fingerprint == second.fingerprint
+
+
+def test_a_compact_checkpoint_outlives_its_base(tmp_path: Path) -> None:
+    """It is saved when the base is gone; what it cannot note it is not asked for."""
+    model = trained(base=tmp_path / "base")
+    (tmp_path / "base").rename(tmp_path / "elsewhere")
+
+    sv.save_compact(model, tmp_path / "compact")
+    sv.merge(tmp_path / "compact", base=tmp_path / "elsewhere", out=tmp_path / "out")
+
+    (table,) = read_description(tmp_path / "compact")["tables"].values()
+    assert table["base_content"] is None
+
+
+def test_compact_checkpoints_have_no_variants(tmp_path: Path) -> None:
+    """Merging would look for other files."""
+    model = trained(base=tmp_path / "base")
+
+    with pytest.raises(CheckpointError, match="`variant` is `fp16`, but compact checkpoints have"):
+        sv.save_compact(model, tmp_path / "compact", variant="fp16")
+
+    assert not (tmp_path / "compact").exists()

@@ -274,3 +274,15 @@ def test_one_head_has_one_lock_that_copies_do_not_share() -> None:
 
     assert torch.equal(twin(**batch).loss, loss)
     assert partial_heads(twin)[0] is not partial_heads(model)[0]
+
+
+@pytest.mark.parametrize("ignored", [-100, int(VOCABULARY.token_ids[-3]), len(VOCABULARY) - 3])
+def test_an_ignored_label_is_an_id_of_v(ignored: int) -> None:
+    """The loss of the whole model: the id is not compared with renumbered labels."""
+    whole, model = shrunk()
+    token_ids = torch.tensor(VOCABULARY.token_ids[-8:])[None]
+    batch = {"input_ids": token_ids, "labels": token_ids, "ignore_index": ignored}
+
+    expected = whole.train()(**batch).loss.item()
+
+    assert model.train()(**batch).loss.item() == pytest.approx(expected, rel=1e-6)

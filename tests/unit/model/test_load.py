@@ -440,3 +440,45 @@ def test_from_pretrained_leaves_positions_of_the_same_shape_alone(tmp_path: Path
     assert model.embeddings.position_embeddings.weight.shape[0] == FULL_VOCAB_SIZE
     whole = hf.AutoModel.from_pretrained(tmp_path).state_dict()
     assert all(torch.equal(whole[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"variant": "fp16"}, r"`variant` is `fp16`, which cannot be done"),
+        ({"output_loading_info": True}, r"`output_loading_info` is `True`, which cannot be done"),
+        ({"use_safetensors": False}, r"`use_safetensors` is False, but only safetensors are read"),
+        ({"dtype": {"": "float16"}}, r"`dtype` is `{'': 'float16'}`, expected one of torch's"),
+        ({"dtype": None}, r"`dtype` is `None`, expected one of torch's, or `auto`"),
+    ],
+)
+def test_from_pretrained_refuses_what_it_does_not_do(
+    tmp_path: Path, option: dict[str, Any], message: str
+) -> None:
+    """Rather than load something else."""
+    tiny_model("bert").save_pretrained(tmp_path)
+
+    with pytest.raises(UnsupportedModelError, match=message):
+        sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY, **option)
+
+
+def test_from_pretrained_tells_a_compact_checkpoint(tmp_path: Path) -> None:
+    """It has to be merged before."""
+    tiny_model("bert").save_pretrained(tmp_path / "base")
+    model = sv.from_pretrained(CLASSIFIER, tmp_path / "base", VOCABULARY)
+    sv.save_compact(model, tmp_path / "compact")
+
+    with pytest.raises(CheckpointError, match=r"compact is a compact checkpoint, .* `subvocab.me"):
+        sv.from_pretrained(CLASSIFIER, tmp_path / "compact", VOCABULARY)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"model_type": "unheard"}'])
+def test_from_pretrained_tells_a_broken_configuration(tmp_path: Path, content: str | None) -> None:
+    """In one message of ours."""
+    tiny_model("bert").save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+
+    with pytest.raises(CheckpointError, match=r"The configuration in .* cannot be read: "):
+        sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY)

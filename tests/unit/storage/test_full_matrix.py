@@ -196,7 +196,7 @@ def test_rows_refuses_a_file_written_to(matrix: FullMatrix, file: Path) -> None:
     touch_later(file)
     expected = (
         f"{file} has changed since `e` was opened, so its rows may no longer be those trained "
-        "from. Open the matrix again."
+        "from. If a model was saved in its place, load that one, and save to another folder."
     )
 
     with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
