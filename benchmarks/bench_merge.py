@@ -81,6 +81,7 @@ def _prepare(folder: Path) -> Path:
 
 def _expand(folder: Path, out: Path) -> None:
     matrix = FullMatrix.open(folder / "base.safetensors", TABLE)
+    _ = matrix.content  # merging sees first that this is the base
     expand_checkpoint(folder / "compact", out, {TABLE: (matrix, _vocabulary())})
 
 
