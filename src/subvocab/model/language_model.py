@@ -148,8 +148,9 @@ def _compute_loss(model: Any, head: PartialHead, named: dict[str, Any]) -> Any:
     ignored = named.pop("ignore_index", IGNORED)  # an id of V, which the loss must not compare
     for name in LABELS:
         if named.get(name) is not None:
-            labels = named[name].masked_fill(named[name] == ignored, IGNORED)
-            named[name] = partial_labels(labels, head)
+            if ignored != IGNORED:
+                named[name] = named[name].masked_fill(named[name] == ignored, IGNORED)
+            named[name] = partial_labels(named[name], head)
     models, sites, forward = _models_over(model, head), model.logit_sites, model.whole_class.forward
     try:
         if sites is None:

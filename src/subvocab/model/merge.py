@@ -170,7 +170,8 @@ def _base_matrix(base: Checkpoint, table: dict[str, Any]) -> FullMatrix:
     def is_base(matrix: FullMatrix) -> bool:
         """Compare a sample of the rows, which is quick, and then all, if they were noted."""
         noted = table.get("base_content")
-        return matrix.fingerprint == table["base_fingerprint"] and noted in (None, matrix.content)
+        sampled = matrix.fingerprint == table["base_fingerprint"]
+        return sampled and (noted is None or matrix.content == noted)
 
     for matrix in candidates:
         if is_base(matrix):
