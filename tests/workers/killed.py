@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors.torch import load_file
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -60,7 +61,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def wait_for_progress(folder: Path, child: int) -> bool:
-    """Wait until a process writes; tell whether it still runs."""
+    """Wait until a process writes; tell whether it still runs. One that does neither is ended."""
     began = time.monotonic()
     seen = {path.name for path in folder.glob("checkpoint-*")}
     while time.monotonic() - began < 60:
@@ -69,6 +70,7 @@ def wait_for_progress(folder: Path, child: int) -> bool:
         if {path.name for path in folder.glob("checkpoint-*")} - seen:
             return True
         time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)  # it holds this process's output open
     raise TimeoutError(f"No checkpoint in {folder} for a minute.")
 
 
@@ -77,6 +79,8 @@ def main() -> None:
     base, compact = Path(sys.argv[1]), sys.argv[2] == "compact"
     unfinished.STILL_SECONDS = 0.1
     torch.set_num_threads(1)
+    # All bars of forked processes share a lock, which a killed one would never give back.
+    transformers.logging.disable_progress_bar()
     chance = random.Random(0)  # noqa: S311
     train(base / "whole", compact=compact)
     folder = base / "killed"
