@@ -18,6 +18,8 @@ from benchmarks.harness import Measured, in_child
 DIM, LAYERS, PARTIAL = 576, 2, 11_000
 FULL = (49_152, 262_144)
 BATCH = (4, 128)
+PAIRS = {("full", "exact"): 9, ("restricted", "native"): 41}
+"""Ways whose steps are set beside each other, and how many: short ones vary more."""
 STEPS, WARM_UP = 9, 2
 MEMORY_STEPS = 3
 BYTES_OF_ADAMW = 12
@@ -39,7 +41,9 @@ def run() -> list[Measured]:
 
 def _beside_models(full: int) -> list[Measured]:
     """Set whole training steps beside those of the whole and of a natively small model."""
-    times = in_child(__name__, "step_seconds", full)
+    times: dict[str, float] = {}
+    for ways, steps in PAIRS.items():
+        times |= in_child(__name__, "step_seconds", full, ways, steps)
     peaks = {way: _peak(full, way) for way in ("full", "exact", "restricted", "native")}
     setting = (
         f"llama-like, {LAYERS} layers of {DIM}, tied, |V| {full:,}, |V′| {PARTIAL:,}, "
@@ -157,23 +161,24 @@ def peak_bytes(full: int, way: str) -> int:
     return int(memory.peak_bytes + sum(p.numel() * p.element_size() for p in model.parameters()))
 
 
-def step_seconds(full: int) -> dict[str, float]:
-    """Time steps of all ways by turns, so that a slow moment hits them all.
+def step_seconds(full: int, ways: list[str], count: int) -> dict[str, float]:
+    """Time steps of several ways by turns, so that a slow moment hits them all.
 
     The order changes: a step finds the caches as the one before has left them.
 
     Args:
         full: |V|.
+        ways: As for `peak_bytes`.
+        count: How many steps to time.
 
     Returns:
         The median of a step, by way.
     """
-    ways = ("full", "exact", "restricted", "native")
     steps = {way: training_step(_model(full, way)) for way in ways}
-    batches = {way: _batches(full, way, STEPS + WARM_UP) for way in ways}
+    batches = {way: _batches(full, way, count + WARM_UP) for way in ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     generator = np.random.default_rng(0)
-    for number in range(STEPS + WARM_UP):
+    for number in range(count + WARM_UP):
         for way in map(str, generator.permutation(ways)):
             start = time.perf_counter()
             steps[way](batches[way][number])

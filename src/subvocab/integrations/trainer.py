@@ -37,7 +37,7 @@ from subvocab.model.checkpoint import (
     DESCRIPTION_FILE,
     VOCABULARY_FILE,
     describe_compact,
-    is_compact,
+    holds_compact,
     next_state_dict_compact,
 )
 from subvocab.model.partial import PartialModule
@@ -274,7 +274,7 @@ class VocabularyCallback(TrainerCallback, ExportableState):
         """Write V′ beside saved weights, and what a compact checkpoint says of itself."""
         if self.model is None or not folder.is_dir():
             return
-        if isinstance(self.model, PreTrainedModel) and is_compact(folder):
+        if isinstance(self.model, PreTrainedModel) and holds_compact(folder):
             describe_compact(self.model, folder, decays=self.decays)
         else:
             vocabulary_of(self.model).save(folder / VOCABULARY_FILE)

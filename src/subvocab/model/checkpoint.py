@@ -21,11 +21,9 @@ from subvocab._atomic import replacing, replacing_folder
 from subvocab._typing import StrPath
 from subvocab.errors import CheckpointError, UnsupportedModelError, listed
 from subvocab.model.adapters import MODEL, is_a
-from subvocab.model.partial import SHIFT_KEY, TOKEN_IDS_KEY
+from subvocab.model.partial import SHIFT_KEY, TOKEN_IDS_KEY, is_compact
 from subvocab.model.shrink import partial_tables, vocabulary_of
-from subvocab.model.tensors import (
-    STORED_DTYPES,
-)
+from subvocab.model.tensors import STORED_DTYPES
 from subvocab.storage import FullMatrix, read_checkpoint
 
 VOCABULARY_FILE = "vocabulary.safetensors"
@@ -155,7 +153,7 @@ def save_compact(model: PreTrainedModel, folder: StrPath, **kwargs: Any) -> None
         describe_compact(model, staged)
 
 
-def is_compact(folder: Path) -> bool:
+def holds_compact(folder: Path) -> bool:
     """Tell whether the weights in a folder are those of a compact checkpoint.
 
     Args:
@@ -165,10 +163,9 @@ def is_compact(folder: Path) -> bool:
         Whether they have token ids beside them; False where there are no weights.
     """
     try:
-        names = read_checkpoint(folder).tensors
+        return is_compact(read_checkpoint(folder).tensors)
     except CheckpointError:
         return False
-    return any(name.endswith(f".{TOKEN_IDS_KEY}") for name in names)
 
 
 def describe_compact(model: PreTrainedModel, folder: Path, *, decays: Sequence[float] = ()) -> None:

@@ -25,7 +25,7 @@ from subvocab.model.attach import HeadPlan, Prepared, attach
 from subvocab.model.choose import choose_tables
 from subvocab.model.frozen import RestDevice
 from subvocab.model.head import HeadMode
-from subvocab.model.partial import TOKEN_IDS_KEY
+from subvocab.model.partial import is_compact
 from subvocab.model.ranks import refuse_spread_loading
 from subvocab.model.table import OutOfVocabulary, PartialTable
 from subvocab.model.tables import EmbeddingTable
@@ -98,7 +98,7 @@ def from_pretrained(
     hub_options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
     folder = local_folder(name_or_path, subfolder=kwargs.pop("subfolder", ""), **hub_options)
     checkpoint = read_checkpoint(folder)
-    if any(name.endswith(f".{TOKEN_IDS_KEY}") for name in checkpoint.tensors):
+    if is_compact(checkpoint.tensors):
         raise CheckpointError(
             f"{folder} is a compact checkpoint, expected a whole model. Make it whole with "
             "`subvocab.merge`."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -23,6 +24,11 @@ BASE_KEY = "base_fingerprint"
 """Stands there too, so that they never go without the unused rows that they were trained beside."""
 SHIFT_KEY = "rest_shift"
 BIAS_SHIFT_KEY = "rest_bias_shift"
+
+
+def is_compact(names: Iterable[str]) -> bool:
+    """Tell whether a state dict of these names is compact: token ids stand beside its rows."""
+    return any(name.endswith(f".{TOKEN_IDS_KEY}") for name in names)
 
 
 class PartialModule(Swapped):
