@@ -4,78 +4,49 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+
+pytest.importorskip("sentence_transformers")
+
+import numpy as np
+import sentence_transformers as st
 import torch
-from datasets import Dataset
+from sentence_transformers.cross_encoder import losses as rerank
+from sentence_transformers.sentence_transformer import losses as embed
+from sentence_transformers.sentence_transformer.modules import Router
+from sentence_transformers.sparse_encoder import losses as sparse
 from torch import nn
-from transformers import set_seed
 
 import subvocab as sv
 from subvocab import PartialVocabulary
-from subvocab.errors import CheckpointError, OutOfVocabularyError, UnsupportedModelError
+from subvocab.errors import CheckpointError, UnsupportedModelError
 from subvocab.model.shrink import partial_embeddings
-from subvocab.model.tables import find_lookups
 from tests import tiny_tokenizers
-from tests.models import DIM, FULL_VOCAB_SIZE, tiny_language_model, tiny_model
+from tests.models import DIM, FULL_VOCAB_SIZE, tiny_language_model
 from tests.pages import python_blocks, run_block
 from tests.reference import assert_equal_states, copied, drawn_vocabulary
-
-st = pytest.importorskip("sentence_transformers")
-from sentence_transformers.cross_encoder import losses as rerank  # noqa: E402
-from sentence_transformers.sentence_transformer import losses as embed  # noqa: E402
-from sentence_transformers.sentence_transformer.modules import (  # noqa: E402
-    Pooling,
-    Router,
-    StaticEmbedding,
-    Transformer,
+from tests.sentence_runs import (
+    LISTS,
+    PAIRS,
+    SORTED,
+    TRIPLETS,
+    Build,
+    Loss,
+    embedder,
+    reranker,
+    static,
+    trainer_of,
 )
-from sentence_transformers.sparse_encoder import losses as sparse  # noqa: E402
-
-from subvocab.integrations.sentence_transformers import scan_trainer  # noqa: E402
+from tests.trainer_runs import IGNORED_WARNINGS
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings(
-        "ignore:.*pin_memory.*:UserWarning", "ignore:.*activation_checkpointing.*:FutureWarning"
-    ),
+    pytest.mark.filterwarnings(*IGNORED_WARNINGS),
 ]
-LENGTH = 12
-PAD = 0
-QUESTIONS = ["the cat", "a dog sat", "what is the end", "12 cups", "in one line", "on the mat"]
-ANSWERS = ["the cat sat on the mat " * 3, "the dog didn't", "it", "345 grams", "the line", "a mat"]
-OTHERS = ["a naive cafe", "the end of it", "cups of the cat", "Sao Paulo", "a dog", "in the cafe"]
 UNSEEN = ["日本語 and 中文", "a b c d e", "the dog didn't sit on Paulo's 345 mats"]
-QUERY, DOCUMENT = "query: ", "passage - "
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save a tiny encoder with its tokenizer."""
-    path = tmp_path_factory.mktemp("encoder")
-    tiny_model("bert", "encoder").save_pretrained(path)
-    tiny_tokenizers.as_transformers(tiny_tokenizers.wordpiece()).save_pretrained(path)
-    return path
-
-
-def embedder(folder: Path) -> Any:
-    """Load a model of embeddings."""
-    transformer = Transformer(str(folder), max_seq_length=LENGTH)
-    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
-    return st.SentenceTransformer(modules=[transformer, pooling], device="cpu")
-
-
-def static(_: Path) -> Any:
-    """Make a model that looks up and takes the mean."""
-    set_seed(0)
-    tokenizer = tiny_tokenizers.wordpiece()
-    weights = torch.randn(FULL_VOCAB_SIZE, DIM)
-    bag = StaticEmbedding(tokenizer, embedding_weights=weights)
-    return st.SentenceTransformer(modules=[bag], device="cpu")
 
 
 def routed(folder: Path) -> Any:
@@ -84,24 +55,7 @@ def routed(folder: Path) -> Any:
     return st.SentenceTransformer(modules=[routes], device="cpu")
 
 
-def reranker(folder: Path) -> Any:
-    """Load a model that compares two texts."""
-    set_seed(0)
-    return st.CrossEncoder(str(folder), num_labels=1, max_length=LENGTH, device="cpu")
-
-
-PAIRS = {"question": QUESTIONS, "answer": ANSWERS}
-TRIPLETS = {**PAIRS, "negative": OTHERS}
 SCORED = {**PAIRS, "score": [1.0, 0.2, 0.0, 0.9, 0.4, 0.6]}
-SORTED = {**PAIRS, "label": [1, 0, 0, 1, 1, 0]}
-LISTS = {
-    "query": QUESTIONS,
-    "docs": [list(both) for both in zip(ANSWERS, OTHERS, strict=True)],
-    "labels": [[1, 0]] * 6,
-}
-
-Build = Callable[[Path], Any]
-Loss = Callable[[Any], nn.Module]
 ROUTES = {"router_mapping": {"question": "query", "answer": "document"}}
 """Which part of a routed model a column goes to."""
 
@@ -133,29 +87,6 @@ CASES: dict[str, tuple[Build, dict[str, Any], Loss]] = {
     ),
     "lists": (reranker, LISTS, rerank.LambdaLoss),
 }
-
-
-def trainer_of(model: Any, data: Any, loss: Loss, output: Path, **options: Any) -> Any:
-    """Make the trainer that a model's kind asks for."""
-    name = type(model).__name__
-    arguments = getattr(st, f"{name}TrainingArguments")(
-        output_dir=str(output),
-        per_device_train_batch_size=3,
-        learning_rate=1e-3,
-        max_grad_norm=0.05,
-        logging_steps=1,
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        seed=3,
-        **{"save_strategy": "no", "num_train_epochs": 3} | options,
-    )
-    if isinstance(data, dict) and not any(isinstance(part, Dataset) for part in data.values()):
-        data = Dataset.from_dict(data)
-    set_seed(1)  # some losses have weights of their own
-    return getattr(st, f"{name}Trainer")(
-        model=model, args=arguments, train_dataset=data, loss=loss(model)
-    )
 
 
 def history(trainer: Any) -> list[tuple[float, float]]:
@@ -191,90 +122,6 @@ def test_a_run_is_equal(name: str, folder: Path, tmp_path: Path) -> None:
     assert runs[1][0] == runs[0][0]
     assert np.array_equal(runs[1][1], runs[0][1])
     assert_equal_states(runs[1][2], runs[0][2])
-
-
-def several(**columns: Any) -> dict[str, Dataset]:
-    """Make two datasets, with columns of the same names and other texts."""
-    turned = {name: values[::-1] for name, values in columns.items()}
-    turned["question"] = OTHERS
-    return {"one": Dataset.from_dict(columns), "two": Dataset.from_dict(turned)}
-
-
-FEEDS: dict[str, tuple[Any, Any]] = {
-    "no prompts": (PAIRS, None),
-    "a prompt for all": (PAIRS, QUERY),
-    "a prompt a column": (PAIRS, {"question": QUERY, "answer": DOCUMENT}),
-    "several datasets": (several(**PAIRS), None),
-    "a prompt a dataset": (several(**PAIRS), {"one": QUERY, "two": DOCUMENT}),
-    "a prompt a dataset and column": (
-        several(**PAIRS),
-        {"one": {"question": QUERY}, "two": {"answer": DOCUMENT}},
-    ),
-    "a stream": (Dataset.from_dict(PAIRS).to_iterable_dataset(), {"answer": DOCUMENT}),
-}
-
-
-@pytest.mark.parametrize(
-    ("feed", "build"),
-    # Of streams, `accelerate` cuts batches by rows, which a bag's ids side by side are not.
-    [(feed, embedder) for feed in FEEDS] + [(feed, static) for feed in FEEDS if feed != "a stream"],
-)
-def test_what_is_counted_is_what_the_model_gets(
-    feed: str, build: Build, folder: Path, tmp_path: Path
-) -> None:
-    """Every prompt, every dataset, cut where training cuts: no token less, and none more."""
-    data, prompts = FEEDS[feed]
-    options = {"max_steps": 8 if feed == "a stream" else -1, "prompts": prompts}
-    loss: Loss = embed.MultipleNegativesRankingLoss
-    trainer = trainer_of(build(folder), data, loss, tmp_path, num_train_epochs=1, **options)
-    counts = scan_trainer(trainer, tokenizer=trainer.processing_class)
-    seen = ids_looked_up(trainer.model)
-
-    trainer.train()
-
-    assert seen
-    assert set(np.flatnonzero(counts.counts)) == seen - {PAD}
-    assert counts.total_tokens > len(seen)
-
-
-@pytest.mark.parametrize("data", [SORTED, TRIPLETS, LISTS], ids=["pairs", "triplets", "lists"])
-def test_a_reranker_may_pair_any_texts_of_a_batch(
-    data: dict[str, Any], folder: Path, tmp_path: Path
-) -> None:
-    """One that is cut beside a long text is longer beside a short one."""
-    loss: Loss = {"labels": rerank.LambdaLoss, "label": rerank.BinaryCrossEntropyLoss}.get(
-        [*data][-1], rerank.MultipleNegativesRankingLoss
-    )
-    trainer = trainer_of(reranker(folder), data, loss, tmp_path, prompts=QUERY)
-    vocabulary = scan_trainer(trainer, tokenizer=trainer.processing_class).partial_vocabulary()
-    seen = ids_looked_up(trainer.model)
-
-    trainer.train()
-
-    assert seen <= set(vocabulary.token_ids)
-    alone = trainer.model.preprocess([("", ANSWERS[0])])["input_ids"]
-    assert vocabulary.contains(alone.numpy()).all()
-
-
-def ids_looked_up(model: Any) -> set[int]:
-    """Note every id that is looked up from now on."""
-    seen: set[int] = set()
-    for module in find_lookups(model):
-        module.register_forward_pre_hook(lambda _, given: seen.update(given[0].flatten().tolist()))
-    return seen
-
-
-def test_a_prompt_that_was_not_scanned_is_refused(folder: Path, tmp_path: Path) -> None:
-    """The texts alone are not what the model gets."""
-    model = embedder(folder)
-    texts = sv.scan(QUESTIONS + ANSWERS, tokenizer=model.tokenizer, full_vocab_size=FULL_VOCAB_SIZE)
-    loss: Loss = embed.MultipleNegativesRankingLoss
-    trainer = trainer_of(model, PAIRS, loss, tmp_path, prompts="naive: ")
-
-    sv.shrink_trainer(trainer, texts.partial_vocabulary())
-
-    with pytest.raises(OutOfVocabularyError, match="not in the partial vocabulary"):
-        trainer.train()
 
 
 @pytest.mark.parametrize("build", [embedder, static, reranker, routed])
@@ -382,15 +229,6 @@ def test_two_vocabularies_in_one_model_are_refused(folder: Path, tmp_path: Path)
     small = PartialVocabulary(np.arange(30), 200)
     sv.shrink(model, {"query": small, "document": drawn_vocabulary()})
     assert [len(m.weight) for m in partial_embeddings(model).values()] == [30, 40]
-
-
-def test_a_trainer_without_data_is_refused(folder: Path, tmp_path: Path) -> None:
-    """There is nothing to scan."""
-    loss: Loss = embed.MultipleNegativesRankingLoss
-    trainer = trainer_of(embedder(folder), None, loss, tmp_path)
-
-    with pytest.raises(UnsupportedModelError, match="has no `train_dataset` to scan"):
-        sv.shrink_trainer(trainer)
 
 
 def test_the_page_holds(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

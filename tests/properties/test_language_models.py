@@ -9,11 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-import transformers as hf
 from safetensors import safe_open
-from torch import Tensor, nn
-from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.trainer_pt_utils import LabelSmoother
+from torch import Tensor
 
 import subvocab as sv
 from subvocab.model.language_model import partial_heads
@@ -22,96 +19,31 @@ from tests.models import (
     HEADS,
     LANGUAGE_MODELS,
     language_batch,
-    tiny_config,
     tiny_language_model,
-    used_part,
 )
-from tests.reference import (
-    assert_equal_states,
-    copied,
-    drawn_vocabulary,
-    ids_of,
-    train,
-    unused_ids,
+from tests.properties.twins import (
+    LOSS_TOLERANCE,
+    TOLERANCE,
+    assert_equal_gradients,
+    batch_for,
+    difference,
+    every_model,
+    gradients_of,
+    is_shift,
+    shrunk,
+    whole,
 )
+from tests.reference import assert_equal_states, copied, train, unused_ids
 
-CAUSAL = [name for name, (head, _) in LANGUAGE_MODELS.items() if head == "causal-lm"]
 GENERATING = [name for name, (head, _) in LANGUAGE_MODELS.items() if head != "masked-lm"]
-LOSS_TOLERANCE = 1e-6
-TOLERANCE = 1e-5
-"""Relative to the largest entry: what is left of single precision after two layers."""
-NOISE = 1e-3
-"""Of a model's largest gradient: below, a gradient may be nothing but rounding (biases of keys)."""
 HALF_PRECISION = 2.0**-8
 """Twice the largest rounding of a number in bfloat16."""
 STEPS = 3
-
-every_model = pytest.mark.parametrize("name", LANGUAGE_MODELS)
-
-
-@functools.cache
-def _whole(name: str) -> Any:
-    """Build a model once."""
-    return tiny_language_model(name)
-
-
-def whole(name: str, dtype: torch.dtype = torch.float32) -> Any:
-    """Give a whole model in training, without dropout."""
-    return copy.deepcopy(_whole(name)).to(dtype).train()
-
-
-def shrunk(name: str, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
-    """Give its twin, shrunk."""
-    model = whole(name, dtype)
-    sv.shrink(model, drawn_vocabulary(), **options)
-    return model
-
-
-def batch_for(model: Any, name: str, *, seed: int = 0) -> dict[str, Tensor]:
-    """Draw a batch of tokens of V′."""
-    return language_batch(name, ids_of(sv.vocabulary_of(model)), seed=seed)
 
 
 def any_batch(name: str) -> dict[str, Tensor]:
     """Draw a batch of any tokens."""
     return language_batch(name, torch.arange(FULL_VOCAB_SIZE), seed=7)
-
-
-def difference(ours: Tensor, theirs: Tensor, *, floor: float = 0.0) -> float:
-    """Give the largest difference, relative to the largest entry."""
-    assert ours.shape == theirs.shape
-    largest = max(theirs.abs().max().item(), floor)
-    return (ours.double() - theirs.double()).abs().max().item() / largest
-
-
-def is_shift(parameter_name: str) -> bool:
-    """Tell whether a parameter is one that the whole model has not."""
-    return parameter_name.endswith(("rest_shift", "rest_bias_shift"))
-
-
-def gradients_of(model: nn.Module) -> dict[str, Tensor]:
-    """Give all gradients by name."""
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def assert_equal_gradients(ours: nn.Module, theirs: nn.Module) -> None:
-    """Compare the gradients of the body, of used rows and of used biases."""
-    token_ids = ids_of(sv.vocabulary_of(ours))
-    expected = gradients_of(theirs)
-    found = {name: g for name, g in gradients_of(ours).items() if not is_shift(name)}
-    assert found.keys() == expected.keys()
-    floor = NOISE * max(gradient.abs().max().item() for gradient in expected.values())
-    for name, gradient in found.items():
-        whole_gradient = used_part(expected[name], gradient, token_ids)
-        assert difference(gradient, whole_gradient, floor=floor) < TOLERANCE, name
-
-
-def with_decoder_inputs(batch: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Take the labels away; an encoder-decoder is given what it would have made of them."""
-    rest = {key: value for key, value in batch.items() if key != "labels"}
-    if LANGUAGE_MODELS[name][0] == "seq2seq-lm":
-        rest["decoder_input_ids"] = batch["labels"].clamp(min=0).roll(1, dims=1)
-    return rest
 
 
 @pytest.mark.parametrize("rest_shift", [True, False], ids=["shift", "no-shift"])
@@ -275,41 +207,6 @@ def test_a_checkpoint_has_the_names_and_ties_of_the_whole_model(name: str, tmp_p
     assert _groups(small.state_dict()) == _groups(full.state_dict())
 
 
-@every_model
-def test_without_labels_losses_of_ones_own_see_the_whole_vocabulary(name: str) -> None:
-    """Label smoothing, and any other loss that takes logits of width |V|."""
-    full, small = whole(name), shrunk(name)
-    batch = batch_for(small, name)
-    inputs = with_decoder_inputs(batch, name)
-
-    losses = []
-    for model in (full, small):
-        logits = model(**inputs).logits
-        smooth = LabelSmoother(epsilon=0.1)(
-            {"logits": logits}, batch["labels"], shift_labels=name in CAUSAL
-        )
-        loss = smooth + logits.float().softmax(-1)[..., ::7].square().sum()
-        loss.backward()
-        losses.append(loss.item())
-
-    assert losses[1] == pytest.approx(losses[0], rel=LOSS_TOLERANCE)
-    assert_equal_gradients(small, full)
-
-
-@pytest.mark.parametrize("name", CAUSAL)
-def test_the_number_of_items_in_a_batch_is_taken_into_account(name: str) -> None:
-    """Trainer divides a loss by the tokens of all accumulated batches."""
-    full, small = whole(name), shrunk(name)
-    batch = batch_for(small, name)
-
-    expected = full(**batch, num_items_in_batch=torch.tensor(17)).loss.item()
-
-    assert expected != pytest.approx(full(**batch).loss.item())
-    assert small(**batch, num_items_in_batch=torch.tensor(17)).loss.item() == pytest.approx(
-        expected, rel=LOSS_TOLERANCE
-    )
-
-
 @pytest.mark.parametrize("autocast", [False, True], ids=["weights", "autocast"])
 @every_model
 def test_in_bfloat16_the_loss_is_as_exact_as_the_whole_models(name: str, autocast: bool) -> None:
@@ -333,108 +230,3 @@ def test_in_bfloat16_the_loss_is_as_exact_as_the_whole_models(name: str, autocas
     allowed = max(2 * abs(theirs - exact), HALF_PRECISION * exact)
     assert abs(output.loss.item() - exact) <= allowed
     assert all(gradient.isfinite().all() for gradient in gradients_of(small).values())
-
-
-@every_model
-def test_restricted_is_the_cross_entropy_over_the_columns_of_v_prime(name: str) -> None:
-    """The head measures what it leaves out."""
-    full, small = whole(name), shrunk(name, head="restricted")
-    token_ids = ids_of(sv.vocabulary_of(small))
-    batch = batch_for(small, name)
-    labels = batch["labels"]
-    with torch.no_grad():
-        logits = full(**batch).logits.float()
-    mass = 1 - logits.softmax(-1)[..., token_ids].sum(-1).mean().item()
-    logits = logits[..., token_ids]
-    if name in CAUSAL:
-        logits, labels = logits[:, :-1], labels[:, 1:]
-    predicted = labels != -100
-    targets = torch.searchsorted(token_ids, labels[predicted])
-
-    loss = small(**batch).loss.item()
-
-    expected = nn.functional.cross_entropy(logits[predicted], targets).item()
-    assert loss == pytest.approx(expected, rel=LOSS_TOLERANCE)
-    (head,) = partial_heads(small)
-    assert head.ignored_mass == pytest.approx(mass, abs=1e-4)
-
-
-@every_model
-def test_a_label_outside_v_prime_is_named(name: str) -> None:
-    """Its row is frozen: no loss could train it."""
-    model = shrunk(name)
-    batch = batch_for(model, name)
-    missing = int(unused_ids(sv.vocabulary_of(model))[0])
-    labels = batch["labels"].clone()
-    labels[0, 3] = missing
-    inputs = with_decoder_inputs(batch, name)
-
-    message = f"Labels must be .* 1 token id is not in .*: {missing}\\."
-    with pytest.raises(sv.OutOfVocabularyError, match=message) as error:
-        model(**inputs, labels=labels)
-
-    assert error.value.token_ids == (missing,)
-
-
-class _LoudLlama(hf.LlamaForCausalLM):
-    """Does to its logits what nobody knows of."""
-
-    factor, summand = 1.5, 0.0
-
-    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Any:
-        """Compute the loss on changed logits."""
-        logits = super().forward(input_ids, **kwargs).logits * self.factor + self.summand
-        vocab_size = self.config.vocab_size
-        loss = None if labels is None else self.loss_function(logits, labels, vocab_size=vocab_size)
-        return CausalLMOutputWithPast(loss=loss, logits=logits)
-
-
-@pytest.mark.parametrize(("factor", "summand"), [(1.5, 0.0), (1.0, 2.0)])
-def test_a_model_that_changes_its_logits_in_an_unknown_way_is_refused(
-    factor: float, summand: float
-) -> None:
-    """The change would have to come before the log-sum-exp."""
-    model = _LoudLlama(tiny_config("llama"))
-    model.factor, model.summand = factor, summand
-    sv.shrink(model.train(), drawn_vocabulary())
-
-    with pytest.raises(sv.UnsupportedModelError, match="`_LoudLlama` changes the logits after its"):
-        model(**batch_for(model, "llama"))
-
-
-class _SilentLlama(hf.LlamaForCausalLM):
-    """Does so, and keeps it to itself."""
-
-    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Any:
-        """Return the loss alone."""
-        logits = super().forward(input_ids, **kwargs).logits * 1.5
-        return (self.loss_function(logits, labels, vocab_size=self.config.vocab_size),)
-
-
-def test_a_model_that_hides_its_logits_is_refused() -> None:
-    """Nobody could see whether the loss is that of the head's logits."""
-    model = _SilentLlama(tiny_config("llama")).train()
-    sv.shrink(model, drawn_vocabulary())
-
-    with pytest.raises(sv.UnsupportedModelError, match="does not return them"):
-        model(**batch_for(model, "llama"))
-
-
-@pytest.mark.parametrize("name", ["llama", "cohere", "gemma2"])
-def test_a_loss_function_of_ones_own_gets_whole_logits(name: str) -> None:
-    """It may do anything with them, so it sees what it would see of the whole model."""
-    full, small = whole(name), shrunk(name)
-    batch = batch_for(small, name)
-    seen = []
-
-    def loss_function(logits: Tensor, labels: Tensor, *_: Any, **__: Any) -> Tensor:
-        seen.append((logits.detach(), labels))
-        return logits.float().pow(2).mean()
-
-    for model in (full, small):
-        model.loss_function = loss_function
-        model(**batch).loss.backward()
-
-    assert torch.equal(seen[1][0], seen[0][0])
-    assert torch.equal(seen[1][1], batch["labels"])
-    assert_equal_gradients(small, full)

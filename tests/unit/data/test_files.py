@@ -223,6 +223,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         (gzip.compress(b'{"text": "x"}'), r"is compressed by gzip, .* Convert it by `gunzip`\."),
         ("text\nx".encode("utf-16"), r"is UTF-16, .* by `iconv -f UTF-16 -t UTF-8`\."),
     ],
+    ids=["gzip", "UTF-16"],
 )
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv"])
 def test_a_file_in_another_coding_is_told(

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers as hf
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import subvocab as sv
-from subvocab.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError
 from subvocab.model.load import local_folder
 from subvocab.model.shrink import partial_embeddings
 from tests.models import CONFIGS, FULL_VOCAB_SIZE, HEADS, random_batch, tiny_config, tiny_model
-from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of, train, unused_ids
+from tests.reference import assert_equal_states, copied, ids_of, train
+from tests.unit.model.loading import CLASSIFIER, VOCABULARY
 
-VOCABULARY = drawn_vocabulary()
 EVERY_ID = torch.arange(FULL_VOCAB_SIZE)
-CLASSIFIER = hf.AutoModelForSequenceClassification
 CAUSAL = [
     family
     for family in CONFIGS
@@ -263,170 +256,9 @@ def test_from_pretrained_leaves_the_class_alone(tmp_path: Path) -> None:
     assert not partial_embeddings(CLASSIFIER.from_pretrained(tmp_path))
 
 
-def test_from_pretrained_refuses_a_tied_head_that_shall_stay_whole(tmp_path: Path) -> None:
-    """Before any weight is read."""
-    tiny_model("gpt2", "causal-lm").save_pretrained(tmp_path)
-
-    with pytest.raises(UnsupportedModelError, match=r"^`lm_head` of `GPT2LMHeadModel` shares"):
-        sv.from_pretrained(hf.AutoModelForCausalLM, tmp_path, VOCABULARY, head="whole")
-
-
-def test_from_pretrained_refuses_another_vocabulary(tmp_path: Path) -> None:
-    """The number of rows says which model a vocabulary is for."""
-    tiny_model("bert").save_pretrained(tmp_path)
-
-    with pytest.raises(VocabularyMismatchError, match="has 300 rows, but the partial vocabulary"):
-        sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY.resized(301))
-
-
-def test_from_pretrained_refuses_what_is_not_there(tmp_path: Path) -> None:
-    """Neither a folder nor a name."""
-    with pytest.raises(CheckpointError) as caught:
-        sv.from_pretrained(CLASSIFIER, tmp_path / "missing", VOCABULARY)
-
-    assert str(caught.value).startswith(
-        f"`{tmp_path / 'missing'}` is no folder here, and could not be had from the Hub: "
-    )
-    assert str(caught.value).endswith("Give the path of a model folder, or a name on the Hub.")
-
-
-def test_from_pretrained_refuses_a_checkpoint_without_the_matrix(tmp_path: Path) -> None:
-    """Random rows would train, and be worth nothing."""
-    tiny_model("bert").save_pretrained(tmp_path)
-    file = tmp_path / "model.safetensors"
-    tensors = load_file(file)
-    del tensors["bert.embeddings.word_embeddings.weight"]
-    save_file(tensors, file, metadata={"format": "pt"})
-    message = (
-        "The checkpoint has no matrix for `bert.embeddings.word_embeddings`: its rows would be "
-        "random. Give a checkpoint that holds the embedding matrix."
-    )
-
-    with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
-        sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY)
-
-
-def test_from_pretrained_names_unseen_tokens(tmp_path: Path) -> None:
-    """By the tokenizer that lies beside the model, if there is one; by number else."""
-    tiny_model("bert").save_pretrained(tmp_path)
-    partial = sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY)
-    unseen = int(unused_ids(sv.vocabulary_of(partial))[-1])
-
-    with pytest.raises(sv.OutOfVocabularyError, match=f": {unseen}\\."):
-        partial.train()(torch.tensor([[unseen]]))
-
-
 def test_local_folder_gives_the_subfolder(tmp_path: Path) -> None:
     """Of a folder on this machine."""
     assert local_folder(tmp_path, subfolder="a") == tmp_path / "a"
-
-
-def make_cache(home: Path, save: Callable[[Path], None]) -> Path:
-    """Lay a model out as the Hub's cache does: blobs, and links to them."""
-    repository = home / "hub/models--some--model"
-    snapshot = repository / "snapshots" / ("a" * 40)
-    for folder in (snapshot, repository / "blobs", repository / "refs"):
-        folder.mkdir(parents=True)
-    (repository / "refs/main").write_text("a" * 40)
-    save(home / "made")
-    for number, file in enumerate(sorted((home / "made").iterdir())):
-        blob = repository / "blobs" / f"{number:064x}"
-        file.rename(blob)
-        (snapshot / file.name).symlink_to(f"../../blobs/{blob.name}")
-    return repository
-
-
-def run_offline(home: Path, code: str) -> str:
-    """Run code in a process that knows only this cache, and no network."""
-    environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    environment.pop("HF_HUB_CACHE", None)
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, check=False, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-LOADING_BY_NAME = """
-import numpy as np, torch, transformers as hf, subvocab as sv
-vocabulary = sv.PartialVocabulary(np.arange(0, 300, 9), 300)
-cls = hf.AutoModelForSequenceClassification
-model = sv.from_pretrained(cls, "some/model", vocabulary)
-whole = cls.from_pretrained("some/model")
-assert all(torch.equal(model.state_dict()[k], v) for k, v in whole.state_dict().items())
-assert model.config.name_or_path == "some/model"
-"""
-
-
-def test_from_pretrained_takes_a_name_from_the_cache(tmp_path: Path) -> None:
-    """Files there are links; nothing is written to them, saving and merging included."""
-    repository = make_cache(tmp_path, lambda folder: tiny_model("bert").save_pretrained(folder))
-    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in (repository / "blobs").iterdir()}
-    links = sorted(p for p in repository.rglob("*") if p.is_symlink())
-
-    out = tmp_path / "compact"
-    run_offline(
-        tmp_path,
-        LOADING_BY_NAME
-        + f"sv.save_compact(model, {str(out)!r})\n"
-        + f"sv.merge({str(out)!r}, base='some/model', out={str(tmp_path / 'whole')!r})\n",
-    )
-
-    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before} == before
-    assert sorted(p for p in repository.rglob("*") if p.is_symlink()) == links
-    assert_equal_states(
-        load_file(tmp_path / "whole/model.safetensors"),
-        load_file(repository / f"snapshots/{'a' * 40}/model.safetensors"),
-    )
-
-
-def test_from_pretrained_says_that_a_name_is_not_in_the_cache(tmp_path: Path) -> None:
-    """Without a network, a name is either here or nowhere."""
-    output = run_offline(
-        tmp_path,
-        "import numpy as np, transformers as hf, subvocab as sv\n"
-        "try:\n"
-        "    sv.from_pretrained(hf.AutoModel, 'no/model', sv.PartialVocabulary(np.arange(3), 9))\n"
-        "except sv.CheckpointError as error:\n"
-        "    print(error)\n",
-    )
-
-    assert output.startswith("`no/model` is no folder here, and could not be had from the Hub: ")
-
-
-MEASURING = """
-import sys, numpy as np, transformers as hf, subvocab as sv
-vocabulary = sv.PartialVocabulary(np.arange(0, 60_000, 60), 60_000)
-cls, folder = hf.AutoModelForSequenceClassification, {folder!r}
-sv.from_pretrained(cls, {small!r}, sv.PartialVocabulary(np.arange(9), 300))  # imports and caches
-with sv.PeakMemory() as memory:
-    if {whole}:
-        model = cls.from_pretrained(folder)
-        kept = [p.data.clone() for p in model.parameters()]
-    else:
-        model = sv.from_pretrained(cls, folder, vocabulary, **{options})
-        {then}
-print(memory.peak_bytes)
-"""
-
-
-@pytest.mark.slow
-def test_from_pretrained_never_holds_the_matrix(tmp_path: Path) -> None:
-    """Private memory for the small model, and no more to save it whole; 61 MB the other way."""
-    small, large = str(tmp_path / "small"), str(tmp_path / "large")
-    tiny_model("bert").save_pretrained(small)
-    tiny_model("bert", vocab_size=60_000, hidden_size=256).save_pretrained(large)
-    assert (tmp_path / "large/model.safetensors").stat().st_size > 60_000_000
-
-    def peak(*, whole: bool = False, options: str = "{}", then: str = "pass") -> int:
-        code = MEASURING.format(folder=large, small=small, whole=whole, options=options, then=then)
-        return int(run_offline(tmp_path, code))
-
-    assert peak(whole=True) > 50_000_000  # the measure sees what is held
-    assert peak() < 15_000_000
-    assert peak(options="{'dtype': 'bfloat16'}") < 15_000_000
-    saving = f"model.save_pretrained({str(tmp_path / 'out')!r})"
-    assert peak(then=saving) < 25_000_000
 
 
 def test_from_pretrained_leaves_positions_of_the_same_shape_alone(tmp_path: Path) -> None:
@@ -440,45 +272,3 @@ def test_from_pretrained_leaves_positions_of_the_same_shape_alone(tmp_path: Path
     assert model.embeddings.position_embeddings.weight.shape[0] == FULL_VOCAB_SIZE
     whole = hf.AutoModel.from_pretrained(tmp_path).state_dict()
     assert all(torch.equal(whole[key], value) for key, value in model.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ({"variant": "fp16"}, r"`variant` is `fp16`, which cannot be done"),
-        ({"output_loading_info": True}, r"`output_loading_info` is `True`, which cannot be done"),
-        ({"use_safetensors": False}, r"`use_safetensors` is False, but only safetensors are read"),
-        ({"dtype": {"": "float16"}}, r"`dtype` is `{'': 'float16'}`, expected one of torch's"),
-        ({"dtype": None}, r"`dtype` is `None`, expected one of torch's, or `auto`"),
-    ],
-)
-def test_from_pretrained_refuses_what_it_does_not_do(
-    tmp_path: Path, option: dict[str, Any], message: str
-) -> None:
-    """Rather than load something else."""
-    tiny_model("bert").save_pretrained(tmp_path)
-
-    with pytest.raises(UnsupportedModelError, match=message):
-        sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY, **option)
-
-
-def test_from_pretrained_tells_a_compact_checkpoint(tmp_path: Path) -> None:
-    """It has to be merged before."""
-    tiny_model("bert").save_pretrained(tmp_path / "base")
-    model = sv.from_pretrained(CLASSIFIER, tmp_path / "base", VOCABULARY)
-    sv.save_compact(model, tmp_path / "compact")
-
-    with pytest.raises(CheckpointError, match=r"compact is a compact checkpoint, .* `subvocab.me"):
-        sv.from_pretrained(CLASSIFIER, tmp_path / "compact", VOCABULARY)
-
-
-@pytest.mark.parametrize("content", [None, "{", '{"model_type": "unheard"}'])
-def test_from_pretrained_tells_a_broken_configuration(tmp_path: Path, content: str | None) -> None:
-    """In one message of ours."""
-    tiny_model("bert").save_pretrained(tmp_path)
-    (tmp_path / "config.json").unlink()
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
-
-    with pytest.raises(CheckpointError, match=r"The configuration in .* cannot be read: "):
-        sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY)

@@ -2,87 +2,33 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import peft
 import pytest
 import torch
 import transformers as hf
-from torch import Tensor, nn
+from torch import nn
 
 import subvocab as sv
-from subvocab.model.partial import PartialModule
 from subvocab.model.row_adapter import RowAdapter
 from tests.models import (
-    FULL_VOCAB_SIZE,
     LANGUAGE_MODELS,
     language_batch,
     random_batch,
     tiny_language_model,
     tiny_model,
 )
-from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of, train
-
-VOCABULARY = drawn_vocabulary()
-OTHER = drawn_vocabulary(60, seed=5)
-EVERY_ID = torch.arange(FULL_VOCAB_SIZE)
-MATRIX = "bert.embeddings.word_embeddings.weight"
-
-
-def classifier(first: int, last: int, *, seed: int = 0) -> Any:
-    """Train only the rows of some tokens of a classifier."""
-    vocabulary = sv.PartialVocabulary(np.array([0, *range(first, last)]), FULL_VOCAB_SIZE)
-    model = tiny_model("bert")
-    sv.shrink(model, vocabulary)
-    return rows_trained(
-        model, [random_batch(model, ids_of(vocabulary), seed=seed + step) for step in range(3)]
-    )
-
-
-def rows_trained(model: Any, batches: list[dict[str, Tensor]]) -> Any:
-    """Train what belongs to V′, and nothing else."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    for module in model.modules():
-        if isinstance(module, PartialModule):
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(True)
-    train(model, batches, lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0))
-    return model.eval()
-
-
-def matrix_of(model: Any) -> Tensor:
-    """Copy the whole matrix of a model."""
-    value = model.state_dict()[MATRIX]
-    assert isinstance(value, Tensor)
-    return value.clone()
-
-
-BASE = matrix_of(tiny_model("bert"))
-
-
-@pytest.fixture(scope="module")
-def models() -> dict[str, Any]:
-    """Give three trainings: of low, high and middling tokens."""
-    ranges = {"low": (5, 60), "high": (100, 160), "middle": (40, 120)}
-    return {name: classifier(*ids, seed=10 * ids[0]) for name, ids in ranges.items()}
-
-
-@pytest.fixture(scope="module")
-def learned(models: dict[str, Any]) -> dict[str, RowAdapter]:
-    """Give their learned rows."""
-    return {name: RowAdapter.of(model) for name, model in models.items()}
-
-
-@pytest.fixture(scope="module")
-def added(models: dict[str, Any]) -> dict[str, RowAdapter]:
-    """Give their differences to the base."""
-    return {name: RowAdapter.of(model, differences=True) for name, model in models.items()}
-
+from tests.reference import assert_equal_states, copied, ids_of
+from tests.unit.model.row_adapters import (
+    BASE,
+    EVERY_ID,
+    MATRIX,
+    OTHER,
+    VOCABULARY,
+    matrix_of,
+    rows_trained,
+)
 
 # --- one adapter
 
@@ -194,302 +140,6 @@ def test_a_matrix_of_another_name_is_found_by_its_rows(
     learned["low"].apply(model)
 
     assert torch.equal(table.weight, matrix_of(models["low"]))
-
-
-# --- several
-
-
-def test_differences_are_stacked_and_taken_out_in_any_order(
-    models: dict[str, Any], added: dict[str, RowAdapter]
-) -> None:
-    """What stays is as if the others had never been there, to the last bit."""
-    model, expected = tiny_model("bert"), tiny_model("bert")
-
-    for name in ("low", "middle", "high"):
-        added[name].apply(model)
-    added["low"].remove(model)
-
-    for name in ("middle", "high"):
-        added[name].apply(expected)
-    assert torch.equal(matrix_of(model), matrix_of(expected))
-    added["high"].remove(model)
-    assert torch.equal(matrix_of(model), matrix_of(models["middle"]))
-    added["middle"].remove(model)
-    assert torch.equal(matrix_of(model), BASE)
-
-
-def test_stacked_differences_add_up(added: dict[str, RowAdapter]) -> None:
-    """Where two were learned, the row moves by both."""
-    model = tiny_model("bert")
-
-    added["low"].apply(model)
-    added["middle"].apply(model)
-
-    both = [added[name].tables[MATRIX] for name in ("low", "middle")]
-    moved = sum(t.values[t.token_ids == 50].double() for t in both)
-    torch.testing.assert_close(matrix_of(model)[50].double(), (BASE[50].double() + moved)[0])
-
-
-def test_learned_rows_of_other_tokens_are_stacked(
-    models: dict[str, Any], learned: dict[str, RowAdapter]
-) -> None:
-    """Token 0 is in both, but the same in both."""
-    model = tiny_model("bert")
-
-    learned["low"].apply(model)
-    learned["high"].apply(model)
-
-    stacked = matrix_of(models["low"])
-    stacked[100:160] = matrix_of(models["high"])[100:160]
-    assert torch.equal(matrix_of(model), stacked)
-    learned["low"].remove(model)
-    assert torch.equal(matrix_of(model), matrix_of(models["high"]))
-
-
-def test_learned_rows_do_not_add_up(
-    learned: dict[str, RowAdapter], added: dict[str, RowAdapter]
-) -> None:
-    """The later would undo the earlier: refused, and nothing is touched."""
-    model = tiny_model("bert")
-    learned["middle"].apply(model)
-    before = matrix_of(model)
-
-    for adapter in (learned["low"], added["low"]):
-        with pytest.raises(sv.UnsupportedModelError) as caught:
-            adapter.apply(model)
-        count, message = str(caught.value).split(" ", 1)
-        assert 0 < int(count) <= 20
-        assert message == (
-            f"rows of `{MATRIX}` are changed by another adapter that is applied, and learned rows "
-            "do not add up. Remove that one first, or save both as differences: "
-            "`RowAdapter.of(model, differences=True)`."
-        )
-    assert torch.equal(matrix_of(model), before)
-
-
-def test_a_shift_of_all_rows_is_stacked_with_differences_alone() -> None:
-    """It moves what the other one learned."""
-    adapters = {}
-    for kept in (False, True):
-        for vocabulary in (VOCABULARY, OTHER):
-            model = tiny_language_model("gpt2")
-            sv.shrink(model, vocabulary)
-            rows_trained(model, [language_batch("gpt2", ids_of(vocabulary))])
-            adapters[kept, len(vocabulary)] = RowAdapter.of(model, differences=kept)
-    whole = tiny_language_model("gpt2")
-    before = copied(whole.state_dict())
-    (first, second, *added) = adapters.values()
-
-    first.apply(whole)
-    with pytest.raises(sv.UnsupportedModelError, match=r"rows of .* are changed by another"):
-        second.apply(whole)
-    first.remove(whole)
-    for adapter in added:
-        adapter.apply(whole)
-    for adapter in added:
-        adapter.remove(whole)
-
-    assert_equal_states(whole.state_dict(), before)
-
-
-def test_an_adapter_is_applied_once(added: dict[str, RowAdapter]) -> None:
-    """Twice would add it twice."""
-    model = tiny_model("bert")
-    added["low"].apply(model)
-
-    with pytest.raises(sv.UnsupportedModelError) as caught:
-        added["low"].apply(model)
-
-    assert str(caught.value) == (
-        f"The adapter's rows of `{MATRIX}` are applied already. Call `remove` first."
-    )
-
-
-def test_what_was_applied_outlasts_copies_and_shrinking(
-    added: dict[str, RowAdapter], learned: dict[str, RowAdapter]
-) -> None:
-    """The record goes with the module."""
-    model = tiny_model("bert")
-    added["low"].apply(model)
-    twin, other = copy.deepcopy(model), pickle.loads(pickle.dumps(model))  # noqa: S301 - just written
-    sv.shrink(model, OTHER)
-
-    for one in (other, twin, model):  # a pickle needs the file of the one it was made from
-        added["low"].remove(one)
-        assert torch.equal(matrix_of(one), BASE)
-        learned["high"].apply(one)
-    sv.restore(model)
-    learned["high"].remove(model)
-    assert torch.equal(matrix_of(model), BASE)
-
-
-# --- what cannot be done
-
-
-def test_another_base_is_refused(learned: dict[str, RowAdapter]) -> None:
-    """By fingerprint, before a row is touched."""
-    other = tiny_model("bert", seed=1)
-    before = matrix_of(other)
-
-    with pytest.raises(sv.VocabularyMismatchError) as caught:
-        learned["low"].apply(other)
-
-    assert str(caught.value) == (
-        f"`{MATRIX}` of `BertForSequenceClassification` is not the matrix that the adapter was "
-        "learned from. Load the model that training began from; if another adapter was merged "
-        "into its file, or it was cast to a narrower dtype, pass `check=False`."
-    )
-    assert torch.equal(matrix_of(other), before)
-
-
-def test_another_family_is_refused(learned: dict[str, RowAdapter]) -> None:
-    """There is nowhere to put the rows."""
-    with pytest.raises(sv.VocabularyMismatchError) as caught:
-        learned["low"].apply(tiny_model("albert"))
-
-    assert str(caught.value) == (
-        f"`AlbertForSequenceClassification` has no matrices that may be `{MATRIX}`, of 300 rows of "
-        "32 numbers, expected one. Apply the adapter to the model that training began from."
-    )
-
-
-def test_a_model_with_a_merged_adapter_is_taken_on_request(
-    added: dict[str, RowAdapter], tmp_path: Path
-) -> None:
-    """Only the user knows that it was the base before."""
-    model = tiny_model("bert")
-    added["low"].apply(model)
-    model.save_pretrained(tmp_path)
-    expected = copy.deepcopy(model)
-    added["high"].apply(expected)
-    again = hf.BertForSequenceClassification.from_pretrained(tmp_path)
-
-    with pytest.raises(sv.VocabularyMismatchError, match="check=False"):
-        added["high"].apply(again)
-    added["high"].apply(again, check=False)
-
-    assert torch.equal(matrix_of(again), matrix_of(expected))
-
-
-def test_differences_are_subtracted_from_a_saved_model(
-    added: dict[str, RowAdapter], learned: dict[str, RowAdapter], tmp_path: Path
-) -> None:
-    """The base comes out to the last bit; learned rows tell nothing of it."""
-    model = tiny_model("bert")
-    added["low"].apply(model)
-    model.save_pretrained(tmp_path)
-    one, other = (hf.BertForSequenceClassification.from_pretrained(tmp_path) for _ in range(2))
-
-    added["low"].remove(one)
-
-    assert torch.equal(matrix_of(one), BASE)
-    with pytest.raises(sv.UnsupportedModelError, match="Load the base anew"):
-        learned["low"].remove(other)
-
-
-@pytest.mark.parametrize("change", ["never applied", "trained since", "another applied"])
-def test_what_is_not_there_is_not_taken_out(
-    change: str, learned: dict[str, RowAdapter], added: dict[str, RowAdapter]
-) -> None:
-    """Rows that were trained since would be lost."""
-    model = tiny_model("bert")
-    if change == "trained since":
-        added["low"].apply(model)
-        with torch.no_grad():
-            model.get_input_embeddings().weight[7] += 1
-    elif change == "another applied":
-        learned["high"].apply(model)
-    before = matrix_of(model)
-
-    with pytest.raises(sv.UnsupportedModelError) as caught:
-        added["low"].remove(model)
-
-    assert str(caught.value) == (
-        f"The rows of `{MATRIX}` are not those of the base with this adapter applied: it never "
-        "was, or they were trained or loaded since. Load the base anew, and apply what shall stay."
-    )
-    assert torch.equal(matrix_of(model), before)
-
-
-def test_a_whole_model_has_no_learned_rows() -> None:
-    """Which of its rows were learned is not known."""
-    with pytest.raises(sv.UnsupportedModelError) as caught:
-        RowAdapter.of(tiny_model("bert"))
-
-    assert str(caught.value) == (
-        "`BertForSequenceClassification` is not shrunk, so which of its rows were learned is not "
-        "known. Take the adapter before `subvocab.restore`."
-    )
-
-
-def test_numbers_that_no_difference_gives_back_are_refused() -> None:
-    """A number that shrank to nothing beside what it was."""
-    model = tiny_model("bert")
-    with torch.no_grad():
-        model.get_input_embeddings().weight.fill_(1.0)
-    sv.shrink(model, VOCABULARY)
-    with torch.no_grad():
-        model.get_input_embeddings().weight[3] = 1.2345e-20
-
-    with pytest.raises(sv.UnsupportedModelError) as caught:
-        RowAdapter.of(model, differences=True)
-
-    assert str(caught.value) == (
-        f"1 rows of `{MATRIX}` differ so much from the base that no difference gives them back to "
-        "the last bit. Keep the learned rows: `RowAdapter.of(model)`."
-    )
-
-
-# --- beside PEFT
-
-
-def lora(**options: Any) -> peft.LoraConfig:
-    """Put LoRA on the attention of a classifier."""
-    return peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"], **options)
-
-
-@pytest.mark.parametrize("order", ["rows first", "LoRA first"])
-def test_rows_and_lora_together_are_the_trained_model(order: str, tmp_path: Path) -> None:
-    """Each in a small file of its own, on the whole base: the same logits, bit for bit."""
-    model = tiny_model("bert")
-    sv.shrink(model, VOCABULARY)
-    torch.manual_seed(0)
-    trained: Any = peft.get_peft_model(model, lora())
-    trained.get_input_embeddings().weight.requires_grad_(True)
-    train(trained, [random_batch(model, ids_of(VOCABULARY), seed=step) for step in range(3)])
-    trained.save_pretrained(tmp_path)
-    RowAdapter.of(trained).save(tmp_path / "rows.safetensors")
-    whole = tiny_model("bert")
-    batch = random_batch(whole, EVERY_ID)
-
-    rows = RowAdapter.load(tmp_path / "rows.safetensors")
-    if order == "rows first":
-        rows.apply(whole)
-    again: Any = peft.PeftModel.from_pretrained(whole, tmp_path)
-    if order == "LoRA first":
-        rows.apply(again)
-
-    with torch.no_grad():
-        assert torch.equal(again.eval()(**batch).logits, trained.eval()(**batch).logits)
-    rows.remove(again)
-    assert torch.equal(whole.get_input_embeddings().weight, BASE)
-
-
-def test_the_copy_that_peft_trains_is_taken() -> None:
-    """Not the module it was copied from."""
-    model = tiny_model("bert")
-    sv.shrink(model, VOCABULARY)
-    trained: Any = peft.get_peft_model(model, lora(modules_to_save=["word_embeddings"]))
-    train(trained, [random_batch(model, ids_of(VOCABULARY))])
-    copied_rows = trained.get_input_embeddings().modules_to_save["default"].weight
-
-    adapter = RowAdapter.of(trained)
-
-    assert list(adapter.tables) == [MATRIX]
-    assert torch.equal(adapter.tables[MATRIX].values, copied_rows)
-    with trained.disable_adapter():
-        unlearned = RowAdapter.of(trained)
-    assert torch.equal(unlearned.tables[MATRIX].values, BASE[ids_of(VOCABULARY)])
 
 
 # --- on disk
