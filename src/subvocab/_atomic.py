@@ -49,7 +49,14 @@ def replacing(path: Path, *, mode: int | None = None) -> Iterator[Path]:
     Yields:
         The staged file, empty. If the block raises, it is removed and ``path`` is
         as it was.
+
+    Raises:
+        CheckpointError: If ``path`` is a device or a pipe, which a file would displace.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise CheckpointError(
+            f"{path} is a device or a pipe, expected the name of a file to write."
+        )
     if mode is None:
         mode = path.stat().st_mode & 0o7777 if path.exists() else NEW_FILE_MODE & ~_umask()
     staged = _staged_beside(path)

@@ -111,6 +111,19 @@ def test_replacing_takes_a_mode(tmp_path: Path) -> None:
     assert _mode(tmp_path / "file") == 0o604
 
 
+def test_replacing_spares_a_pipe(tmp_path: Path) -> None:
+    """Nor does a device, such as ``/dev/null``, become a file."""
+    os.mkfifo(tmp_path / "pipe")
+
+    with (
+        pytest.raises(CheckpointError, match=r"pipe is a device or a pipe, expected the name"),
+        replacing(tmp_path / "pipe"),
+    ):
+        pass
+
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_replacing_puts_a_file_in_the_place_of_a_link(tmp_path: Path) -> None:
     """What a link leads to may be shared, as blobs in the Hub's cache are: it stays."""
     (tmp_path / "blob").write_text("shared")

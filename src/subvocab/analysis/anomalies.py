@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ SPACE = "␣"
 NO_TOKEN = "(no token)"  # noqa: S105  (no password)
 CARRIERS = ("", " ", "a", "q", "x", "z", "0", ".", "é", "я", " a", " q")
 """What a token's own text is put behind to find out whether it can be produced."""
+FOLLOWERS = ("a", "q", "x")
+"""What is put behind it, where tokens tell whether a word ends with them."""
 
 
 class TokenKind(StrEnum):
@@ -114,19 +117,22 @@ def unused_tokens(counts: TokenCounts, tokenizer: Any) -> list[UnusedToken]:
             kind, name = TokenKind.BYTE, " ".join(f"0x{byte:02X}" for byte in own)
         elif own is not None:
             kind = TokenKind.PLAIN if at in reachable else kind
-            name = _readable(name if name.endswith(own) else own)
+            name = _readable(name if own in name else own)
         found.append(UnusedToken(at, name, kind))
     return found
 
 
 def _speller(backend: Tokenizer) -> Callable[[str], str | bytes]:
     """Tell how this tokenizer writes text in its tokens: give the text, or bytes that are none."""
-    if "ByteLevel" in _part_types(backend.decoder) | _part_types(backend.pre_tokenizer):
-        values = _byte_values()
-        return lambda token: _text_of(bytes(map(values.__getitem__, token)))
+    values, suffix = _byte_values(), _word_end(backend)
+    in_bytes = "ByteLevel" in _part_types(backend.decoder) | _part_types(backend.pre_tokenizer)
     prefix = backend.model.continuing_subword_prefix if _is_word_piece(backend) else ""
 
     def spell(token: str) -> str | bytes:
+        token = token.removesuffix(suffix)
+        if in_bytes:  # other letters, which no text gives, stand for themselves
+            known = values.keys() >= set(token)
+            return _text_of(bytes(map(values.__getitem__, token))) if known else token
         if found := BYTE_TOKEN.fullmatch(token):
             return bytes([int(found[1], 16)])
         return token.removeprefix(prefix).replace(WORD_MARK, " ")
@@ -143,6 +149,11 @@ def _part_types(part: Any) -> set[str]:
 
 def _is_word_piece(backend: Tokenizer) -> bool:
     return isinstance(backend.model, WordPiece)
+
+
+def _word_end(backend: Tokenizer) -> str:
+    """Give the mark of tokens that end a word, as CLIP has it; empty if there is none."""
+    return getattr(backend.model, "end_of_word_suffix", None) or ""
 
 
 def _byte_values() -> dict[str, int]:
@@ -163,14 +174,15 @@ def _text_of(spelled: bytes) -> str | bytes:
 
 
 def _reachable(backend: Tokenizer, spelled: list[tuple[int, str | bytes]]) -> set[int]:
-    """Find the tokens that come out when their own text is encoded, alone or behind a carrier."""
+    """Find the tokens that come out when their own text is encoded, alone or beside others."""
     texts = {at: text for at, text in spelled if isinstance(text, str)}
     found: set[int] = set()
-    for carrier in CARRIERS:
+    followers = ("", *FOLLOWERS) if _word_end(backend) else ("",)
+    for follower, carrier in product(followers, CARRIERS):
         missing = np.array([at for at in texts if at not in found], dtype=np.int64)
         if not missing.size:
             break
-        batch = [carrier + texts[at] for at in missing.tolist()]
+        batch = [carrier + texts[at] + follower for at in missing.tolist()]
         ids, lengths = side_by_side(backend.encode_batch_fast(batch, add_special_tokens=False))
         found.update(ids[ids == np.repeat(missing, lengths)].tolist())
     return found

@@ -99,7 +99,8 @@ def write_report(
         target.write(page)
         return findings
     with replacing(Path(target)) as staged:
-        staged.write_text(page, encoding="utf-8", newline="\n")
+        # Names of files may be no text.
+        staged.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
     return findings
 
 

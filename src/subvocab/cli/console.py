@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import math
 import sys
@@ -34,10 +35,14 @@ def exits_cleanly(command: Callable[Options, None]) -> Callable[Options, None]:
 
     @functools.wraps(command)
     def run(*args: Options.args, **kwargs: Options.kwargs) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # for terminals that lack a letter
         try:
             command(*args, **kwargs)
         except SubvocabError as error:
             _fail(str(error), ERROR_STATUS)
+        except BrokenPipeError:  # of `| head`: click ends in silence
+            raise
         except OSError as error:
             named = f"{error.filename}: " if error.filename else ""
             _fail(f"{named}{str(error.strerror or error).rstrip('.')}.", ERROR_STATUS)
@@ -61,19 +66,22 @@ def check_writable(path: Path | None, sources: Iterable[object] = ()) -> None:
         sources: Files and folders that are read; URLs are passed over.
 
     Raises:
-        DataError: If its folder does not exist, it is a folder itself, or it is one of the
-            sources or lies in one.
+        DataError: If its folder does not exist, it is no file itself, or it is one of the
+            sources or is read with one.
     """
     if path is None:
         return
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, expected the name of a file to write.")
+    if path.exists() and not path.is_file():
+        kind = "folder" if path.is_dir() else "device or a pipe"
+        raise DataError(f"{path} is a {kind}, expected the name of a file to write.")
     if not path.parent.is_dir():
         raise DataError(f"There is no folder {path.parent} to write {path.name} to. Make it first.")
-    read = [source for source in sources if isinstance(source, Path)]
-    if path.exists() and any(
-        source.resolve() in (path.resolve(), path.resolve().parent) for source in read
-    ):
+    from subvocab.data.files import FORMATS  # noqa: PLC0415
+
+    target = path.resolve()
+    of_data = target.suffix.lower() in FORMATS
+    read = [source.resolve() for source in sources if isinstance(source, Path)]
+    if path.exists() and (target in read or (of_data and target.parent in read)):
         raise DataError(f"{path} is among the data that are read. Write to another file.")
 
 
@@ -148,7 +156,7 @@ def print_table(title: str, rows: Mapping[str, str]) -> None:
 
     table = Table(title=Text(title, "table.title"), show_header=False, title_justify="left")
     table.add_column()
-    table.add_column(justify="right")
+    table.add_column(justify="right", overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table, markup=False)

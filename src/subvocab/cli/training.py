@@ -79,7 +79,7 @@ MaskProbabilityOption = Annotated[
     float | None,
     typer.Option(min=0.01, max=1, help="The share of tokens that are masked; by default 0.15."),
 ]
-LearningRateOption = Annotated[float, typer.Option(min=0, help="At its peak.")]
+LearningRateOption = Annotated[float, typer.Option(min=0, max=1e38, help="At its peak.")]
 BatchSizeOption = Annotated[
     int | None, typer.Option(min=1, help="Rows a step; by default 32, of a language model 8.")
 ]

@@ -49,7 +49,7 @@ def verify(
     train: TrainOption,
     steps: Annotated[int, typer.Option(min=1, help="Steps to train, each way.")] = 8,
     optimizer: Annotated[str, typer.Option(help=f"{', '.join(OPTIMIZERS)}.")] = "adamw",
-    weight_decay: Annotated[float, typer.Option(min=0, help="Of the optimizer.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(min=0, max=1e38, help="Of the optimizer.")] = 0.0,
     device: Annotated[str, typer.Option(help="auto, or cpu to leave a GPU alone.")] = "auto",
     task: TaskOption = CLASSIFICATION,
     label_column: LabelColumnOption = None,

@@ -53,21 +53,21 @@ class TokenCounts:
     special_token_ids: Int64[np.ndarray, "special"] = field(default_factory=_no_ids)
 
     def __post_init__(self) -> None:
-        special = np.unique(self.special_token_ids)
-        if self.counts.size and self.counts.min() < 0:
-            at = int(self.counts.argmin())
+        counts, special = sealed(self.counts), sealed(np.unique(self.special_token_ids))
+        if counts.size and counts.min() < 0:
+            at = int(counts.argmin())
             raise VocabularyMismatchError(
-                f"The count of token id {at:,} is {self.counts[at]:,}, expected zero or more."
+                f"The count of token id {at:,} is {counts[at]:,}, expected zero or more."
             )
-        outside = special[(special < 0) | (special >= self.counts.size)]
+        outside = special[(special < 0) | (special >= counts.size)]
         if outside.size:
             raise VocabularyMismatchError(
                 f"Special token ids {listed(outside.tolist())} lie outside the vocabulary of "
-                f"{self.counts.size:,}. Give the `full_vocab_size` of the model, which is the "
+                f"{counts.size:,}. Give the `full_vocab_size` of the model, which is the "
                 "number of rows of its embedding matrix."
             )
-        object.__setattr__(self, "counts", sealed(self.counts))
-        object.__setattr__(self, "special_token_ids", sealed(special))
+        object.__setattr__(self, "counts", counts)
+        object.__setattr__(self, "special_token_ids", special)
 
     def __reduce__(self) -> tuple[type[TokenCounts], tuple[np.ndarray, np.ndarray]]:
         # NumPy forgets on pickling that an array is read-only; the constructor remembers.
@@ -138,9 +138,8 @@ class TokenCounts:
             §4 "Before fine-tuning": V′ = {i | i occurs in D}. The special ids are our
             addition: collators and models insert them after the data was scanned.
         """
-        extra = np.asarray(
-            extra_token_ids if isinstance(extra_token_ids, np.ndarray) else list(extra_token_ids),
-            dtype=np.int64,
+        extra = sealed(
+            extra_token_ids if isinstance(extra_token_ids, np.ndarray) else list(extra_token_ids)
         )
         token_ids = np.union1d(np.flatnonzero(self.counts), self.special_token_ids)
         return PartialVocabulary(np.union1d(token_ids, extra), self.full_vocab_size)

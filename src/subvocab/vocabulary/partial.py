@@ -204,7 +204,7 @@ class PartialVocabulary:
                     "tokenizer and `full_vocab_size`."
                 )
             other = other.token_ids
-        added = np.union1d(self.token_ids, np.asarray(other, dtype=np.int64))
+        added = np.union1d(self.token_ids, sealed(other))
         if added.size == len(self):
             return self
         return PartialVocabulary(added, self.full_vocab_size)

@@ -7,7 +7,7 @@ the kind of value and its fingerprint, which is computed anew and compared on re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from subvocab._atomic import replacing
 from subvocab._typing import StrPath
-from subvocab.errors import CheckpointError, shortened
+from subvocab.errors import CheckpointError, VocabularyMismatchError, shortened
 
 KIND_KEY = "subvocab.kind"
 FINGERPRINT_KEY = "subvocab.fingerprint"
@@ -53,16 +53,25 @@ def fingerprint(*arrays: Integer[np.ndarray, "_"]) -> str:
     return digest.hexdigest()
 
 
-def sealed(array: Integer[np.ndarray, "size"]) -> Integer[np.ndarray, "size"]:
+def sealed(array: Integer[np.ndarray, "size"] | Sequence[int]) -> Integer[np.ndarray, "size"]:
     """Copy an array so that nobody can write to it.
 
     Args:
-        array: Integers of any width.
+        array: Integers of any width, in one dimension.
 
     Returns:
         A read-only copy as int64.
+
+    Raises:
+        VocabularyMismatchError: If it is something else.
     """
-    copy = np.array(array, dtype=np.int64)
+    found = np.asarray(array)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise VocabularyMismatchError(
+            f"An array of {found.dtype} and of shape {found.shape} was given, expected integers in "
+            "one dimension. Convert it first, if they are token ids or counts."
+        )
+    copy = found.astype(np.int64)
     copy.flags.writeable = False
     return copy
 

@@ -55,6 +55,41 @@ def test_byte_level_tokens() -> None:
     assert not [text for text in found if not text or not text.isprintable()]
 
 
+def test_letters_that_are_no_bytes() -> None:
+    """A byte-level tokenizer never produces a token that is not written in its letters."""
+    tokenizer = Tokenizer(models.BPE({"a": 0, "日": 1, " ": 2}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+
+    unreachable = TokenKind.UNREACHABLE
+    assert kinds(tokenizer) == {"a": TokenKind.PLAIN, "日": unreachable, "␣": unreachable}
+
+
+@pytest.mark.parametrize("in_bytes", [False, True])
+def test_tokens_that_end_a_word(*, in_bytes: bool) -> None:
+    """CLIP and GPT-1 mark them: others come out only where letters follow."""
+    ids = ["<unk>", "l", "o", "w", "w</w>", "lo", "low</w>", "o</w>", "x", "x</w>", "lox", "L"]
+    merges = [("l", "o"), ("lo", "w</w>"), ("lo", "x")]
+    vocabulary = {token: at for at, token in enumerate(ids)}
+    model = models.BPE(vocabulary, merges, unk_token="<unk>", end_of_word_suffix="</w>")  # noqa: S106
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False)
+        if in_bytes
+        else pre_tokenizers.Whitespace()
+    )
+    tokenizer.add_special_tokens(["<unk>"])
+
+    found = kinds(tokenizer)
+
+    assert found == {
+        "<unk>": TokenKind.SPECIAL,
+        **dict.fromkeys(ids[1:-1], TokenKind.PLAIN),
+        "L": TokenKind.UNREACHABLE,
+    }
+
+
 def test_byte_fallback_and_word_marks() -> None:
     """As tokenizers made by SentencePiece write bytes and spaces."""
     vocabulary = [("<unk>", 0.0), ("▁the", -1.0), ("a", -2.0), ("<0x0A>", -9.0)]

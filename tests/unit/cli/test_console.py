@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,34 @@ def test_check_writable_refuses_a_folder(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path} is a folder, expected the name of a file to write."
 
 
+def test_check_writable_refuses_a_pipe(tmp_path: Path) -> None:
+    """A file would displace it, as it would displace a device."""
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(DataError, match=r"pipe is a device or a pipe, expected the name of a file"):
+        check_writable(tmp_path / "pipe")
+
+
+def test_exits_cleanly_leaves_a_broken_pipe_to_click() -> None:
+    """Whoever reads has read enough: no message, and no status that says who is to blame."""
+
+    def command() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        exits_cleanly(command)()
+
+
+def test_exits_cleanly_prints_what_the_terminal_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A letter that cannot be shown does not cost the result."""
+    printed = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding="latin-1"))
+
+    exits_cleanly(lambda: print("Rows to keep, |V′|: é", flush=True))()  # noqa: T201
+
+    assert printed.getvalue() == "Rows to keep, |V?|: é\n".encode("latin-1")
+
+
 def test_check_writable_refuses_a_missing_folder(tmp_path: Path) -> None:
     """Folders are not made in passing: a slip of the pen would make them."""
     with pytest.raises(DataError) as caught:
@@ -68,6 +99,13 @@ def test_check_writable_refuses_a_missing_folder(tmp_path: Path) -> None:
 
     expected = f"There is no folder {tmp_path / 'none'} to write file to. Make it first."
     assert str(caught.value) == expected
+
+
+def test_print_table_keeps_long_values_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """A fingerprint that is cut names nothing."""
+    print_table("a", {"fingerprint": "0123456789" * 12})
+
+    assert "".join(re.findall(r"\d", capsys.readouterr().out)) == "0123456789" * 12
 
 
 def test_check_writable_accepts_what_can_be_written(tmp_path: Path) -> None:
@@ -123,3 +161,5 @@ def test_check_writable_refuses_what_is_read(tmp_path: Path) -> None:
             check_writable(target, [source])
     check_writable(tmp_path / "b", [file])
     check_writable(tmp_path / "data" / "new", [file.parent])
+    (tmp_path / "data" / "counts.safetensors").touch()
+    check_writable(tmp_path / "data" / "counts.safetensors", [file.parent])  # is not read

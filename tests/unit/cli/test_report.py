@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,17 @@ def test_report_of_one_text_says_that_no_law_fits(folder: Path) -> None:
     assert found["fits"] == {"heaps": None, "saturating": None}
     assert found["unfitted"].startswith("3 tokens are too few")
     assert "No law could be fitted" in (folder / "a.html").read_text(encoding="utf-8")
+
+
+def test_report_of_a_file_whose_name_is_no_text(folder: Path) -> None:
+    """What it cannot say it writes as bytes."""
+    named = os.fsdecode(b"a\xff.txt")
+    (folder / named).write_bytes((folder / "a.txt").read_bytes())
+
+    status, _, said = _run(named, "--tokenizer", ".", "--out", "a.html")
+
+    assert (status, said) == (0, "")
+    assert r"a\udcff.txt" in (folder / "a.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

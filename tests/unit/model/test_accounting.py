@@ -9,8 +9,10 @@ import pytest
 from torch import nn
 
 import subvocab as sv
+from subvocab.analysis.savings import Training, estimate_savings
 from subvocab.errors import UnsupportedModelError
-from tests.models import DIM, FULL_VOCAB_SIZE, tiny_model
+from subvocab.model.shape import model_shape
+from tests.models import DIM, FULL_VOCAB_SIZE, tiny_language_model, tiny_model
 from tests.reference import drawn_vocabulary
 
 
@@ -29,6 +31,23 @@ def test_count_parameters_counts_as_the_whole_model_does(family: str) -> None:
     assert counts.partial_vocab_size == rows
     assert counts.embedding_parameters == FULL_VOCAB_SIZE * dim
     assert counts.partial_embedding_parameters == rows * dim
+    assert counts.model_parameters == whole
+    assert counts.partial_model_parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_an_output_head_of_its_own_is_no_embedding() -> None:
+    """Its rows go with the model's parameters; a plan counts alike."""
+    model = tiny_language_model("llama")
+    assert not model.config.tie_word_embeddings
+    whole = sum(p.numel() for p in model.parameters())
+    shape = model_shape(model.config, task="causal-lm")
+    sv.shrink(model, drawn_vocabulary(), rest_shift=False)
+
+    counts = sv.count_parameters(model)
+
+    rows = len(sv.vocabulary_of(model))
+    assert counts == estimate_savings(shape, rows, Training(head="exact")).parameters
+    assert counts.embedding_parameters == FULL_VOCAB_SIZE * model.config.hidden_size
     assert counts.model_parameters == whole
     assert counts.partial_model_parameters == sum(p.numel() for p in model.parameters())
 

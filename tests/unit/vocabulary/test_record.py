@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +138,26 @@ def test_sealed_is_a_copy_as_int64() -> None:
     array[0] = 9
 
     assert (copy.tolist(), copy.dtype.name, copy.flags.writeable) == ([1, 2], "int64", False)
+
+
+@pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        ("PartialVocabulary(np.array([0.5, 1.7]), 50)", "float64 and of shape (2,)"),
+        ("PartialVocabulary(np.array([[1, 2]]), 50)", "int64 and of shape (1, 2)"),
+        ("PartialVocabulary(np.array([True]), 50)", "bool and of shape (1,)"),
+        ("PartialVocabulary(np.array([1]), 50).union([1.5])", "float64 and of shape (1,)"),
+        ("TokenCounts(np.array([0.9, 1.7]))", "float64 and of shape (2,)"),
+        ("TokenCounts(np.array([1])).partial_vocabulary([.5])", "float64 and of shape (1,)"),
+    ],
+)
+def test_nothing_is_rounded_to_a_token(call: str, given: str) -> None:
+    """In a process of its own, as users have it: here types are checked before."""
+    code = f"import numpy as np; from subvocab.vocabulary import *; {call}"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.stderr.splitlines()[-1].endswith(
+        f"VocabularyMismatchError: An array of {given} was given, expected integers in one "
+        "dimension. Convert it first, if they are token ids or counts."
+    )
