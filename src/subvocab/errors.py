@@ -68,7 +68,7 @@ def listed(values: Sequence[object], *, limit: int = 5) -> str:
         >>> listed(range(1205))
         '0, 1, 2, 3, 4 and 1,200 more'
     """
-    named = ", ".join(map(str, values[:limit]))
+    named = ", ".join(map(shortened, values[:limit]))
     rest = len(values) - limit
     return f"{named} and {rest:,} more" if rest > 0 else named
 

@@ -27,6 +27,8 @@ from tests.fuzz.targets import Target
 MEMORY_BYTES = 1 << 30
 """What a few kilobytes from a stranger may make a process ask for, at the very most."""
 SECONDS = 20
+LONGEST_MESSAGE = 3_000
+"""Characters; a message is for people."""
 MOST_FAULTS = 50
 
 
@@ -208,8 +210,10 @@ def _try_all(ground: Ground, seeds: range, written: Any) -> None:
         try:
             target.read(ground.folder)
             counts["read"] += 1
-        except SubvocabError:
+        except SubvocabError as error:
             counts["refused"] += 1
+            if len(str(error)) > LONGEST_MESSAGE:
+                what = f"a message of {len(str(error)):,} characters: {str(error)[:200]}"
         except BaseException as error:  # noqa: BLE001  panics of compiled libraries, too
             what = _told(error)
         signal.setitimer(signal.ITIMER_REAL, 0)

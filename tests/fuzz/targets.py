@@ -212,7 +212,7 @@ def _run_command(folder: Path) -> None:
         cli.main()
     except SystemExit as ended:
         if ended.code == 2:
-            raise sv.SubvocabError(f"{words} was refused") from ended
+            raise sv.SubvocabError("the command line was refused") from ended
         assert not ended.code, (words, ended.code)  # noqa: PT017
 
 

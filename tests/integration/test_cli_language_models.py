@@ -306,7 +306,7 @@ def test_table_names_the_perplexities() -> None:
         ({"task": "masked-lm"}, (), "Neither the tokenizer base nor the model in base names a pad"),
         ({"train": "no.txt"}, (), "There is no file or folder no.txt."),
         ({"train": "empty.txt"}, (), "empty.txt has no rows, expected texts."),
-        ({"train": "number.jsonl"}, (), "`number.jsonl` has 0 columns of text, and none of them "),
+        ({"train": "number.jsonl"}, (), "`number.jsonl` has no column of text"),
         (
             {"text-column": "prompt"},
             ("--text-column", "response"),

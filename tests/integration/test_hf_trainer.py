@@ -346,3 +346,27 @@ def test_shrinking_twice_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(sv.UnsupportedModelError, match=r"shrunk already\. Call `shrink_trainer`"):
         sv.shrink_trainer(trainer)
+
+
+class ReadOnce(torch.utils.data.IterableDataset[Any]):
+    """A stream that goes on where it was left."""
+
+    def __init__(self) -> None:
+        self.rows = iter(TRAINING)
+
+    def __iter__(self) -> Any:
+        """Give the same iterator each time."""
+        return self.rows
+
+
+def test_a_stream_that_can_be_read_once_is_not_read(tmp_path: Path) -> None:
+    """A scan would leave nothing to train on; with a vocabulary it is trained on."""
+    trainer = trainer_of(whole(), tmp_path, max_steps=6)
+    trainer.train_dataset = ReadOnce()
+
+    with pytest.raises(sv.UnsupportedModelError, match="is a `ReadOnce` that can be read only onc"):
+        sv.shrink_trainer(trainer)
+
+    sv.shrink_trainer(trainer, VOCABULARY)
+    trainer.train()
+    assert len(history(trainer)) == 6

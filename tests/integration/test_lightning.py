@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 import subvocab as sv
 from subvocab.integrations.lightning import ShrinkCallback
@@ -148,6 +149,20 @@ def test_data_that_cannot_be_scanned_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(sv.UnsupportedModelError, match=f"^{re.escape(message)}$"):
         trainer.fit(Module(), [padded([Rows()[0]])])
+
+
+def test_a_callback_that_averages_a_whole_copy_is_refused(tmp_path: Path) -> None:
+    """One that comes after copies the small model."""
+    averaging = [EMAWeightAveraging(), ShrinkCallback(VOCABULARY)]
+    message = (
+        "`EMAWeightAveraging` comes before `ShrinkCallback`, and has copied the model while it was "
+        "whole: the two would not fit. Put `ShrinkCallback` first in `callbacks`."
+    )
+
+    with pytest.raises(sv.UnsupportedModelError, match=f"^{re.escape(message)}$"):
+        fit(Module(), tmp_path, averaging, epochs=1)
+
+    fit(Module(), tmp_path, [ShrinkCallback(VOCABULARY), EMAWeightAveraging()], epochs=1)
 
 
 def test_a_trainer_under_the_older_name_takes_the_callback(tmp_path: Path) -> None:

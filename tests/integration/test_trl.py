@@ -108,6 +108,21 @@ def test_sft_logs_what_it_does_without(case: str, tmp_path: Path) -> None:
             assert ours.get(name, 0.0) == pytest.approx(theirs.get(name, 0.0), rel=2e-3)
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler walks into code that warns
+def test_compiled_sft_is_the_run_that_is_not_compiled(tmp_path: Path) -> None:
+    """At every step; and at equal weights that of the whole model, which is compiled too."""
+    torch.compiler.reset()
+    options: dict[str, Any] = {"torch_compile": True, "torch_compile_backend": "aot_eager"}
+
+    whole, small = two_histories(lambda: sft(tmp_path, **options))
+
+    plain = sft(tmp_path)
+    sv.shrink_trainer(plain)
+    for ours, theirs in zip(small, history(plain), strict=True):
+        assert_close(ours, theirs)
+    assert_close(small[0] | {"grad_norm": whole[0]["grad_norm"]}, whole[0])
+
+
 def test_sft_beside_lora_is_the_same_at_every_step(tmp_path: Path) -> None:
     """No row is trained, so the two runs keep equal weights: also gradients and evaluation."""
     whole, small = two_histories(lambda: sft(tmp_path, "chat", peft_config=lora()))
@@ -165,6 +180,24 @@ def test_a_copy_scores_with_its_own_head(tmp_path: Path) -> None:
     emptied = trainer.model.eval()(input_ids=ids, labels=ids, fused_lm_head=True)
 
     assert not torch.equal(scored.log_probs, emptied.log_probs)
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler walks into code that warns
+def test_a_compiled_copy_scores_with_its_own_head(tmp_path: Path) -> None:
+    """What was compiled for one head is never run for another."""
+    torch.compiler.reset()
+    trainer = sft(tmp_path)
+    sv.shrink_trainer(trainer)
+    both = [trainer.model.eval(), copy.deepcopy(trainer.model).eval()]
+    with torch.no_grad():
+        both[0].lm_head.weight.zero_()
+    ids = torch.tensor(sv.vocabulary_of(both[0]).token_ids[None, -3:])
+    batch = {"input_ids": ids, "labels": ids, "fused_lm_head": True}
+    plain = [one(**batch).log_probs for one in both]
+
+    for one, expected in zip(both, plain, strict=True):
+        compiled: Any = torch.compile(one, backend="eager")
+        assert all(torch.equal(compiled(**batch).log_probs, expected) for _ in range(2))
 
 
 def test_labels_outside_the_vocabulary_stop_training(tmp_path: Path) -> None:

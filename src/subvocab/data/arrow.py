@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Integer
 
-from subvocab.errors import DataError
+from subvocab.errors import DataError, shortened
 
 _LIST_TYPES = (
     pa.types.is_list,
@@ -38,6 +38,7 @@ def is_text(kind: pa.DataType) -> bool:
     Returns:
         True for strings, however they are laid out.
     """
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     )
@@ -142,7 +143,8 @@ def as_array(rows: Any) -> pa.Array:
             return flat if rows.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
         return pa.array([_plain(row) for row in rows])
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"holds rows of no one type ({str(error).rstrip('.')})") from error
+        reason = shortened(str(error).rstrip("."))
+        raise DataError(f"holds rows of no one type ({reason})") from error
 
 
 def _plain(row: Any) -> Any:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import pyarrow as pa
 
 from subvocab.data.arrow import is_text
 from subvocab.data.parts import TOKEN_COLUMNS, UNNAMED, Part
-from subvocab.errors import DataError
+from subvocab.errors import DataError, listed
 
 TEXT_COLUMNS = ("text", "sentence")
 PAIR = 2
@@ -23,6 +24,7 @@ class Wanted:
         tokens: Columns of token ids, or None for those of ``TOKEN_COLUMNS`` there are.
         labels: Columns of token ids in which -100 is passed over.
         usual_labels: Such columns as nobody named, but the model takes them for that.
+        unforeseen: As of `Chosen`, if others were chosen by the rows before.
         texts: One column of text or two that make a pair, or None to choose.
         tokenizes: Whether there is a tokenizer.
     """
@@ -32,6 +34,7 @@ class Wanted:
     texts: tuple[str, ...] | None
     tokenizes: bool
     usual_labels: tuple[str, ...] = ()
+    unforeseen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.texts is not None and not self.tokenizes:
@@ -50,11 +53,25 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The columns of one part to count: those of text, or those of ids."""
+    """The columns of one part to count: those of text, or those of ids.
+
+    Attributes:
+        texts: One column of text, or two that make a pair.
+        tokens: Columns of token ids.
+        labels: Columns of token ids in which -100 is passed over.
+        unforeseen: Columns that would have been chosen, had the first rows had them. A value
+            in one must not be passed over.
+    """
 
     texts: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    unforeseen: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """All that is counted."""
+        return [*self.texts, *self.tokens, *self.labels]
 
 
 def choose_columns(part: Part, wanted: Wanted) -> Chosen:
@@ -70,16 +87,35 @@ def choose_columns(part: Part, wanted: Wanted) -> Chosen:
     Raises:
         DataError: If a column is missing, or none can be chosen; lists what there is.
     """
-    names = part.schema.names
-    if not names:
+    if not part.schema.names:
         return Chosen()
+    chosen = _chosen(part, wanted)
+    if not part.grows:
+        return chosen
+    return replace(chosen, unforeseen=wanted.unforeseen or _unforeseen(part, chosen, wanted))
+
+
+def _unforeseen(part: Part, chosen: Chosen, wanted: Wanted) -> tuple[str, ...]:
+    """Name the columns without a value so far that would be counted too, or instead."""
+    if wanted.tokens is not None or wanted.texts is not None:
+        return ()
+    usual: Iterable[str] = (*TOKEN_COLUMNS, *wanted.usual_labels)
+    if chosen.texts:
+        usual = takewhile(lambda name: name not in chosen.texts, (*TOKEN_COLUMNS, *TEXT_COLUMNS))
+    kinds = {field.name: field.type for field in part.schema}
+    empty = (name for name in usual if pa.types.is_null(kinds.get(name, pa.null())))
+    return tuple(name for name in empty if name not in chosen.names)
+
+
+def _chosen(part: Part, wanted: Wanted) -> Chosen:
+    """Choose what to count of a part that has columns."""
+    names = part.schema.names
     if wanted.texts is not None:
         _check(part, wanted.texts, text=True)
         return Chosen(texts=wanted.texts)
     tokens = wanted.tokens
     if tokens is None:
-        tokens = tuple(name for name in (*TOKEN_COLUMNS, UNNAMED) if name in names)
-        tokens = tuple(name for name in tokens if not is_text(part.schema.field(name).type))
+        tokens = _default_tokens(part, wanted)
     usual = tuple(name for name in wanted.usual_labels if tokens and name in names)
     labels = wanted.labels or usual
     tokens = tuple(name for name in tokens if name not in labels)
@@ -95,14 +131,29 @@ def choose_columns(part: Part, wanted: Wanted) -> Chosen:
     return Chosen(texts=(_default_text(part, texts),))
 
 
+def _default_tokens(part: Part, wanted: Wanted) -> tuple[str, ...]:
+    """Choose the columns of token ids that nobody named; of nulls only beside no text."""
+    kinds = {field.name: field.type for field in part.schema}
+    usual = (name for name in (*TOKEN_COLUMNS, UNNAMED) if name in kinds)
+    tokens = tuple(name for name in usual if not is_text(kinds[name]))
+    if wanted.tokenizes and any(map(is_text, kinds.values())):
+        tokens = tuple(name for name in tokens if not pa.types.is_null(kinds[name]))
+    return tokens
+
+
 def _default_text(part: Part, texts: Sequence[str]) -> str:
     """Choose the column of text that nobody named."""
     usual = [
-        name for name in TEXT_COLUMNS if name in (part.schema.names if part.reads_text else texts)
+        name for name in TEXT_COLUMNS if name in part.schema.names and _may_be_text(part, name)
     ]
     candidates = usual or list(texts)
     if len(candidates) == 1 or usual:
         return candidates[0]
+    if not texts:
+        raise DataError(
+            f"{_whole(part)} has no column of text. Name those of token ids in `columns`, if there "
+            f"are any. {_listing(part)}"
+        )
     raise DataError(
         f"{_whole(part)} has {len(texts)} columns of text, and none of them is named "
         f"{' or '.join(TEXT_COLUMNS)}. Name one, or two that make a pair, in `text_columns`. "
@@ -115,11 +166,17 @@ def _check(part: Part, names: Sequence[str], *, text: bool) -> None:
     for name in names:
         if name not in part.schema.names:
             raise DataError(f"{_whole(part)} has no column `{name}`. {_listing(part)}")
-        kind = part.schema.field(name).type
-        if text and not (part.reads_text or is_text(kind) or pa.types.is_null(kind)):
+        if text and not _may_be_text(part, name):
+            kind = part.schema.field(name).type
             raise DataError(
                 f"Column `{name}`{_of(part)} holds `{kind}`, expected text. {_listing(part)}"
             )
+
+
+def _may_be_text(part: Part, name: str) -> bool:
+    """Tell a column of text, or of nulls in the first rows, which texts may follow."""
+    kind = part.schema.field(name).type
+    return part.reads_text or is_text(kind) or pa.types.is_null(kind)
 
 
 def _of(part: Part) -> str:
@@ -133,5 +190,5 @@ def _whole(part: Part) -> str:
 
 
 def _listing(part: Part) -> str:
-    columns = ", ".join(f"`{field.name}` ({field.type})" for field in part.schema)
-    return f"Its columns: {columns}."
+    columns = [f"`{field.name}` ({field.type})" for field in part.schema]
+    return f"Its columns: {listed(columns, limit=20)}."

@@ -217,6 +217,8 @@ class TokenCounter:
         tally.make_room(sum(piece.stop - piece.start for piece in pieces))
         for piece in pieces:
             values = piece.ids.values[piece.start : piece.stop]
+            if values.dtype == np.uint64:  # the largest would come round to below zero
+                values = np.minimum(values, np.uint64(NOT_YET))
             if values.dtype not in (np.int32, np.int64):
                 values = values.astype(np.int64)
             skipped = IGNORED_LABEL if piece.ids.labels else 0

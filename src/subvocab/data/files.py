@@ -7,29 +7,27 @@ byte order mark.
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from subvocab._atomic import naming
 from subvocab.data.arrow import as_array
-from subvocab.data.parts import BATCH_ROWS, Batch, Part, refuse_late, unforeseen
+from subvocab.data.parts import BATCH_ROWS, Batch, Part
+from subvocab.data.reading import arrow_reads, for_arrow, lines_of, size_of, unreadable
 from subvocab.data.urls import Url
 from subvocab.errors import DataError, shortened
 
 LINES_COLUMN = "text"
 BLOCK_BYTES = 1 << 24
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-GZIP = b"\x1f\x8b"
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 FORMATS = {
     ".jsonl": "jsonl",
     ".json": "jsonl",
@@ -39,6 +37,7 @@ FORMATS = {
     ".txt": "text",
     ".parquet": "parquet",
 }
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
 
 
 def parts_of_path(path: Path | Url, *, file_format: str | None, header: bool) -> Iterator[Part]:
@@ -70,26 +69,68 @@ def files_of(path: Path | Url, *, file_format: str | None) -> list[Path | Url]:
         The files in order of name; the file itself.
 
     Raises:
-        DataError: If there is nothing to read.
+        DataError: If there is nothing to read, or a file that cannot be. A warning tells of
+            files in a folder inside the folder, which are not read.
     """
     if not path.exists():
         raise DataError(f"There is no file or folder {path}.")
     if not path.is_dir():
-        if isinstance(path, Path) and not path.is_file():
-            raise DataError(
-                f"{path} is a pipe or a device, expected a file, which can be read twice. Write "
-                "what comes out of it to one."
-            )
+        _refuse_pipe(path)
         return [path]
     inside: list[Path | Url] = sorted(path.iterdir(), key=str)
-    files = [file for file in inside if file_format or file.suffix.lower() in FORMATS]
-    files = [file for file in files if not file.is_dir()]
+    files = [file for file in inside if _is_known(file, file_format)]
+    for file in inside if file_format is None else []:
+        _refuse_packed(file)
     if not files:
         raise DataError(
             f"No file in {path} ends in {', '.join(FORMATS)}. Name the files, or their format "
             "with `file_format`."
         )
+    for file in files:
+        _refuse_pipe(file)
+    _tell_of_folders(inside, file_format)
     return files
+
+
+def _is_known(file: Path | Url, file_format: str | None) -> bool:
+    """Tell a file that is read as one of its folder."""
+    return (file_format is not None or file.suffix.lower() in FORMATS) and not file.is_dir()
+
+
+def _refuse_pipe(file: Path | Url) -> None:
+    """Refuse what would be waited for without end."""
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise DataError(
+            f"{file} is a pipe or a device, expected a file, which can be read twice. Write "
+            "what comes out of it to one."
+        )
+
+
+def _refuse_packed(file: Path | Url) -> None:
+    """Refuse to pass over a file of a known kind that is compressed."""
+    inner, outer = ["", "", *PurePath(file.name.lower()).suffixes][-2:]
+    if inner in FORMATS and outer in COMPRESSED:
+        raise DataError(
+            f"{file} is compressed, and would not be read. Unpack it, or name the files to read."
+        )
+
+
+def _tell_of_folders(inside: list[Path | Url], file_format: str | None) -> None:
+    """Warn of the first folder inside a folder that holds files, too; hidden ones are no data."""
+    folders = (one for one in inside if one.is_dir() and not one.name.startswith("."))
+    if folder := next((one for one in folders if _holds_files(one, file_format)), None):
+        warnings.warn(
+            f"{folder} has files as well, which are not read: of a folder, only those directly in "
+            "it are. Name it, too, if they are wanted.",
+            stacklevel=2,
+        )
+
+
+def _holds_files(folder: Path | Url, file_format: str | None) -> bool:
+    """Look into a folder; one that is closed to the reader holds nothing for it."""
+    with suppress(PermissionError, DataError):
+        return any(_is_known(file, file_format) for file in folder.iterdir())
+    return False
 
 
 def _part_of_file(path: Path | Url, file_format: str | None, *, header: bool) -> Part:
@@ -106,47 +147,21 @@ def _part_of_file(path: Path | Url, file_format: str | None, *, header: bool) ->
             f"is of format `{file_format}`" if file_format else "has a name that tells no format"
         )
         raise DataError(f"{path} {named}, expected one of {', '.join(openers)}: `file_format`.")
+    if isinstance(path, Url):
+        return _part_elsewhere(path, openers[file_format])
     return openers[file_format](path)
 
 
-def _opened(path: Path | Url) -> Any:
-    return path.open("rb") if isinstance(path, Path) else path.open()
+def _part_elsewhere(url: Url, part_of: Callable[[Path | Url], Part]) -> Part:
+    """Read a file that may be lost on the way."""
+    with url.reached():
+        part = part_of(url)
 
+    def read(columns: list[str]) -> Iterator[Batch]:
+        with url.reached():
+            yield from part.read(columns)
 
-def _for_arrow(path: Path | Url) -> Any:
-    """Let Arrow open what it can open by itself, which is quicker."""
-    return path if isinstance(path, Path) else path.open()
-
-
-def _size(path: Path | Url) -> int:
-    return path.stat().st_size if isinstance(path, Path) else path.size
-
-
-def _unreadable(path: Path | Url, error: Exception) -> DataError:
-    """Tell what is wrong with a file, and which line is no text if one is not."""
-    with _opened(path) as file:
-        begins = file.read(len(GZIP))
-        if begins == GZIP or begins in UTF_16:
-            kind, cure = ("UTF-16", "iconv -f UTF-16 -t UTF-8")
-            if begins == GZIP:
-                kind, cure = ("compressed by gzip", "gunzip")
-            return DataError(f"{path} is {kind}, expected text in UTF-8. Convert it by `{cure}`.")
-        file.seek(0)
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as wrong:
-                if path.suffix == ".parquet":
-                    break
-                return DataError(
-                    f"Line {number:,} of {path} is not UTF-8: byte 0x{line[wrong.start]:02X} at "
-                    f"its position {wrong.start + 1:,}. Convert the file first, as with `iconv -f "
-                    "LATIN1 -t UTF-8`."
-                )
-    return DataError(
-        f"{path} cannot be read: {str(error).rstrip('.')}. Is it UTF-8, and in the format that "
-        "its name or `file_format` tells?"
-    )
+    return replace(part, read=read)
 
 
 def _part_of_table(path: Path | Url, *, delimiter: str, quote: str | bool, header: bool) -> Part:
@@ -157,7 +172,7 @@ def _part_of_table(path: Path | Url, *, delimiter: str, quote: str | bool, heade
 
     def stream(names: list[str], columns: list[str]) -> Any:
         return csv.open_csv(
-            _for_arrow(path),
+            for_arrow(path),
             read_options=csv.ReadOptions(
                 column_names=names,
                 autogenerate_column_names=not (header or names),
@@ -184,45 +199,42 @@ def _part_of_table(path: Path | Url, *, delimiter: str, quote: str | bool, heade
         return pa.schema(list(zip(names, types, strict=True)))
 
     def read(columns: list[str]) -> Iterator[Batch]:
-        names = [] if header else _guarded(path, schema).names
+        if not found.names:
+            return
         try:
-            with stream(names, columns) as reader:
+            with stream([] if header else found.names, columns) as reader:
                 for first, batch in _numbered(reader):
                     yield Batch(batch, row=first.__add__, amount=float(batch.nbytes))
         except (pa.ArrowException, UnicodeDecodeError) as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
 
-    size = float(_size(path))
-    return Part(_guarded(path, schema), read, name=str(path), total=size, reads_text=True)
-
-
-@contextmanager
-def _arrow_reads(path: Path | Url) -> Iterator[None]:
-    """Turn what Arrow says of a file that it cannot read into one message."""
-    try:
-        yield
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise _unreadable(path, error) from error
+    found = _schema_of_table(path, schema)
+    return Part(found, read, name=str(path), total=size_of(path), reads_text=True)
 
 
-def _guarded(path: Path | Url, schema: Callable[[], pa.Schema]) -> pa.Schema:
-    """Read the names and types of columns; a file of no bytes has none."""
-    with _arrow_reads(path):
-        return schema() if _size(path) else pa.schema([])
+def _schema_of_table(path: Path | Url, schema: Callable[[], pa.Schema]) -> pa.Schema:
+    """Read the names and types of columns; a file without a row after its header has none."""
+    with arrow_reads(path):
+        try:
+            return schema()
+        except pa.ArrowInvalid as error:
+            if "Empty CSV file" in str(error):
+                return pa.schema([])
+            raise
 
 
 def _part_of_parquet(path: Path | Url) -> Part:
     """Read a Parquet file."""
 
     def read(columns: list[str]) -> Iterator[Batch]:
-        with _arrow_reads(path), pq.ParquetFile(_for_arrow(path)) as file:
+        with arrow_reads(path), pq.ParquetFile(for_arrow(path)) as file:
             batches = file.iter_batches(batch_size=10 * BATCH_ROWS, columns=columns)
             for first, batch in _numbered(batches):
                 share = len(batch) / file.metadata.num_rows
-                yield Batch(batch, row=first.__add__, amount=share * _size(path))
+                yield Batch(batch, row=first.__add__, amount=share * (size_of(path) or 0))
 
-    with _arrow_reads(path), pq.ParquetFile(_for_arrow(path)) as file:
-        return Part(file.schema_arrow, read, name=str(path), total=float(_size(path)))
+    with arrow_reads(path), pq.ParquetFile(for_arrow(path)) as file:
+        return Part(file.schema_arrow, read, name=str(path), total=size_of(path))
 
 
 def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -237,26 +249,24 @@ def _part_of_lines(path: Path | Url) -> Part:
     """Read a plain text file: a row a line."""
 
     def read(_columns: list[str]) -> Iterator[Batch]:
-        for first, lines, amount in _lines(path):
+        for first, lines, amount in lines_of(path):
             try:
                 texts = [line.removesuffix(b"\n").removesuffix(b"\r").decode() for line in lines]
             except UnicodeDecodeError as error:
-                raise _unreadable(path, error) from error
+                raise unreadable(path, error) from error
             table = pa.RecordBatch.from_pydict({LINES_COLUMN: texts})
             yield Batch(table, row=first.__add__, amount=float(amount))
 
     schema = pa.schema([(LINES_COLUMN, pa.string())])
-    return Part(schema, read, name=str(path), total=float(_size(path)))
+    return Part(schema, read, name=str(path), total=size_of(path))
 
 
 def _part_of_json_lines(path: Path | Url) -> Part:
     """Read a file with a JSON object a line; a key that a row lacks is null."""
 
     def read(columns: list[str]) -> Iterator[Batch]:
-        late = unforeseen(columns, schema)
-        for first, lines, amount in _lines(path):
+        for first, lines, amount in lines_of(path):
             rows = _objects(path, lines, first)
-            refuse_late({name: [row.get(name) for row in rows] for name in late}, str(path))
             try:
                 arrays = {name: as_array([row.get(name) for row in rows]) for name in columns}
             except DataError as error:
@@ -267,28 +277,38 @@ def _part_of_json_lines(path: Path | Url) -> Part:
             table = pa.RecordBatch.from_pydict(arrays)
             yield Batch(table, row=first.__add__, amount=float(amount))
 
-    _, lines, _ = next(_lines(path), (0, [], 0))
-    keys: dict[str, pa.DataType] = {}
-    for row in _objects(path, lines, 0):
-        for key, value in row.items():
-            if value is not None and key not in keys:
-                keys[key] = _json_type(value, f"Key `{shortened(key)}` of {path}")
     try:
-        schema = pa.schema(list(keys.items()))
+        schema = pa.schema(list(_keys(path).items()))
     except UnicodeEncodeError as error:
         raise DataError(
             f"A key in {path} is no text ({shortened(error)}). Write the file anew, in UTF-8."
         ) from error
-    return Part(schema, read, name=str(path), total=float(_size(path)))
+    return Part(schema, read, name=str(path), total=size_of(path), grows=True)
+
+
+def _keys(path: Path | Url) -> dict[str, pa.DataType]:
+    """Tell the columns of the first rows that are not null throughout; none if all are."""
+    for first, lines, _amount in lines_of(path):
+        kinds: dict[str, pa.DataType] = {}
+        rows = _objects(path, lines, first)
+        for row in rows:
+            for key, value in row.items():
+                if value is None:
+                    kinds.setdefault(key, pa.null())
+                elif kinds.get(key, pa.null()) == pa.null():
+                    kinds[key] = _json_type(value, f"Key `{shortened(key)}` of {path}")
+        if any(value is not None for row in rows for value in row.values()):
+            return kinds
+    return {}
 
 
 def _json_type(value: object, what: str) -> pa.DataType:
     """Tell a column's type by its first value; what is neither text nor list is no matter."""
-    if not isinstance(value, str | list):
-        return pa.null()
     try:
         return as_array([value]).type
     except DataError as error:
+        if not isinstance(value, str | list):
+            return pa.null()
         raise DataError(f"{what} {error}. Write texts in UTF-8, and lists of one type.") from error
 
 
@@ -299,7 +319,7 @@ def _objects(path: Path | Url, lines: list[bytes], first: int) -> list[dict[str,
         try:
             row = json.loads(line) if line.strip() else {}
         except UnicodeDecodeError as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         except (ValueError, RecursionError) as error:
             raise DataError(
                 f"Line {number:,} of {path} is no JSON ({shortened(error)}), expected an object a "
@@ -312,19 +332,3 @@ def _objects(path: Path | Url, lines: list[bytes], first: int) -> list[dict[str,
             )
         rows.append(row)
     return rows
-
-
-def _lines(path: Path | Url) -> Iterator[tuple[int, list[bytes], int]]:
-    """Yield some lines at a time, the number of the first, and their bytes."""
-    first = 0
-    with naming(Path(str(path))), _opened(path) as file:
-        _skip_byte_order_mark(file)
-        while lines := list(islice(file, BATCH_ROWS)):
-            yield first, lines, sum(map(len, lines))
-            first += len(lines)
-
-
-def _skip_byte_order_mark(file: Any) -> None:
-    """Stand behind the mark if there is one, else at the start."""
-    if file.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
-        file.seek(0)

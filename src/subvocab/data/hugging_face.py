@@ -19,6 +19,7 @@ from jaxtyping import Int64
 
 from subvocab.data.arrow import unwrapped
 from subvocab.data.parts import BATCH_ROWS, Batch, Part, part_of_batches, part_of_table
+from subvocab.errors import DataError, shortened
 
 _SAVED_MARKS = ("dataset_dict.json", "state.json")
 
@@ -72,10 +73,19 @@ def load_saved_dataset(folder: Path) -> Any:
 
     Returns:
         A ``Dataset`` or ``DatasetDict``.
+
+    Raises:
+        DataError: If it is damaged.
     """
     from datasets import load_from_disk  # noqa: PLC0415
 
-    return load_from_disk(folder)
+    try:
+        return load_from_disk(folder)
+    except Exception as error:
+        raise DataError(
+            f"{folder} is a dataset that `save_to_disk` wrote, and cannot be loaded "
+            f"({shortened(error).rstrip('.')}). Save it once more."
+        ) from error
 
 
 def part_of_dataset(dataset: Any, *, name: str = "", in_order: bool = False) -> Part:

@@ -39,14 +39,25 @@ def part_of_iterable(rows: Iterable[Any]) -> Part:
         rows: Token ids a row, a text a row, or a mapping of columns a row.
 
     Returns:
-        A part with the columns of the first rows, or with the one column ``UNNAMED``.
+        A part with the columns of the first rows that are not null throughout, or with the
+        one column ``UNNAMED``.
     """
     stream = iter(rows)
-    some = list(islice(stream, BATCH_ROWS))
+    empty = 0
+    while some := list(islice(stream, BATCH_ROWS)):
+        if any(map(_has_value, some)):
+            break
+        empty += len(some)
     batched = _batched(chain(some, stream))
     if any(isinstance(row, Mapping) for row in some):
-        return part_of_batches(_columns(batch) for batch in batched)
-    return part_of_batches({UNNAMED: batch} for batch in batched)
+        return part_of_batches((_columns(batch) for batch in batched), first_row=empty)
+    return part_of_batches(({UNNAMED: batch} for batch in batched), first_row=empty)
+
+
+def _has_value(row: Any) -> bool:
+    """Tell a row that shows what columns there are."""
+    values = row.values() if isinstance(row, Mapping) else (row,)
+    return any(value is not None for value in values)
 
 
 def _batched(rows: Iterator[Any]) -> Iterator[list[Any]]:

@@ -10,7 +10,7 @@ import glob
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ import datasets
 import pyarrow as pa
 
 from subvocab.data.columns import Wanted, choose_columns
-from subvocab.data.files import FORMATS, LINES_COLUMN, parts_of_path
+from subvocab.data.files import FORMATS, LINES_COLUMN, files_of, parts_of_path
 from subvocab.data.hugging_face import is_saved_dataset, load_saved_dataset, part_of_dataset
+from subvocab.data.urls import Url
 from subvocab.errors import DataError
 
 TABLES = ("csv", "tsv")
@@ -168,13 +169,13 @@ def _load_table(path: Path) -> Any:
     return datasets.Dataset(pa.Table.from_batches(batches, schema))
 
 
-def _load_plain_text(paths: Sequence[Path]) -> Any:
+def _load_plain_text(paths: Sequence[Path | Url]) -> Any:
     """Read files of which each is one text, with its lines as they are."""
     texts = pa.array(chain.from_iterable(map(_pieces, paths)), pa.large_string())
     return datasets.Dataset(pa.table({LINES_COLUMN: texts}))
 
 
-def _pieces(path: Path) -> Iterator[str]:
+def _pieces(path: Path | Url) -> Iterator[str]:
     """Read a file of plain text; what is very long comes in pieces of whole lines."""
     part = next(parts_of_path(path, file_format=PLAIN_TEXT, header=True))
     lines: list[str] = []
@@ -201,8 +202,21 @@ def _load_folder(path: Path, splits: Sequence[str], contents: Contents) -> Any:
         found = [file for file in found if formats[file] != PLAIN_TEXT]
     files = {file.stem: file for file in found}
     if files.keys() & splits or any(formats[file] in TABLES for file in found):
+        _refuse_namesakes(found)
         return files  # `datasets` would see splits in the names of the folders above, too
-    return _load_plain_text(found) if found and plain else _load_name(str(path), None)
+    if found and plain:
+        return _load_plain_text(files_of(path, file_format=None))
+    return _load_name(str(path), None)
+
+
+def _refuse_namesakes(files: Sequence[Path]) -> None:
+    """Refuse two files that are both the split of their name."""
+    for one, other in pairwise(sorted(files, key=lambda file: file.stem)):
+        if one.stem == other.stem:
+            raise DataError(
+                f"{one} and {other} are both the split `{one.stem}`, expected one file a split. "
+                "Move one elsewhere, or name the file to read."
+            )
 
 
 def _load_name(name: str, config: str | None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,8 @@ class Part:
     Attributes:
         schema: The columns there are.
         read: Yields the rows with the columns of the given names only. Called once.
+        grows: Whether later rows may have columns that the schema lacks. Such a column may be
+            asked for, too; batches have it where rows do.
         name: Words for messages, such as ``split `train` ``; empty if there is one part.
         total: Amount of work, in a unit that all parts of a source share, or None.
         reads_text: Whether any column is read as text, whatever its values look like.
@@ -52,6 +54,7 @@ class Part:
     name: str = ""
     total: float | None = None
     reads_text: bool = False
+    grows: bool = False
 
 
 def part_of_table(table: pa.Table, *, name: str = "") -> Part:
@@ -105,49 +108,15 @@ def part_of_batches(
 
     def read(columns: list[str]) -> Iterator[Batch]:
         start = first_row
-        late = unforeseen(columns, schema)
         batch = first
         while batch is not None:
-            refuse_late({column: batch[column] for column in late if column in batch}, name)
-            table = as_batch((column, _column(batch, column, name)) for column in columns)
+            there = [column for column in columns if column in batch or column in schema.names]
+            table = as_batch((column, _column(batch, column, name)) for column in there)
             yield Batch(table, row=start.__add__)
             start += len(table)
             batch = next(batches, None)
 
-    return Part(schema, read, name=name)
-
-
-def unforeseen(columns: Iterable[str], schema: pa.Schema) -> set[str]:
-    """Name columns of token ids that would be counted, had the first rows had them.
-
-    Args:
-        columns: Those that are counted.
-        schema: All that the first rows had.
-
-    Returns:
-        Their names; none where no column of token ids is counted.
-    """
-    usual = set(TOKEN_COLUMNS)
-    return usual.difference(schema.names) if usual.intersection(columns) else set()
-
-
-def refuse_late(batch: Mapping[str, Any], name: str) -> None:
-    """Refuse tokens that would not be counted, since the first rows had none of their kind.
-
-    Args:
-        batch: Rows by column name, of `unforeseen` columns.
-        name: Words for the message.
-
-    Raises:
-        DataError: If one of the columns has a value.
-    """
-    for column, rows in batch.items():
-        if any(row is not None for row in rows):
-            raise DataError(
-                f"Later rows{' of ' + name if name else ''} have `{column}`, but the first "
-                f"{BATCH_ROWS:,} have not, so it would not be counted. Give all rows the same "
-                "columns."
-            )
+    return Part(schema, read, name=name, grows=True)
 
 
 def _schema(batch: Mapping[str, Any]) -> pa.Schema:

@@ -88,7 +88,7 @@ def count_on_ray(dataset: Any, recipe: Recipe, *, progress: bool) -> TokenCounts
     """
     with _in_order(dataset.context, progress=progress):
         chosen = choose_columns(Part(_schema(dataset), lambda _: iter(())), recipe.wanted)
-        if not (columns := [*chosen.texts, *chosen.tokens, *chosen.labels]):
+        if not (columns := chosen.names):
             return _nothing(recipe).scanned  # type: ignore[no-any-return]
         recipe = replace(recipe.of_columns(chosen), tokenizer=encoding.sendable(recipe.tokenizer))
         counted = dataset.select_columns(columns).map_batches(

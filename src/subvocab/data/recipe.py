@@ -11,10 +11,10 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from subvocab.data import encoding
-from subvocab.data.arrow import find_row, is_text, token_ids
+from subvocab.data.arrow import find_row, is_text, token_ids, unwrapped
 from subvocab.data.columns import Chosen, Wanted, choose_columns
 from subvocab.data.counting import Ids, TokenCounter
-from subvocab.data.parts import UNNAMED, Batch, Part
+from subvocab.data.parts import BATCH_ROWS, UNNAMED, Batch, Part
 from subvocab.data.words import word_counter
 from subvocab.errors import DataError
 from subvocab.vocabulary import TokenCounts, VocabularyGrowth
@@ -56,6 +56,7 @@ class Recipe:
             labels=chosen.labels,
             texts=chosen.texts or None,
             tokenizes=self.wanted.tokenizes,
+            unforeseen=chosen.unforeseen,
         )
         return replace(self, wanted=wanted)
 
@@ -83,7 +84,7 @@ class Recipe:
             if any(choice.texts for choice in chosen):
                 texts = _text_counter(self.tokenizer, counter, self.max_length)
             for part, choice in zip(parts, chosen, strict=True):
-                for batch in part.read([*choice.texts, *choice.tokens, *choice.labels]):
+                for batch in part.read([*choice.names, *choice.unforeseen]):
                     _count(part, batch, choice, counter, texts)
                     advance(batch.amount)
             if texts is not None:
@@ -116,6 +117,7 @@ def _count(
     texts: encoding.TextCounter | None,
 ) -> None:
     """Count the chosen columns of a batch."""
+    _refuse_late(part, batch, chosen.unforeseen)
     for name in (*chosen.tokens, *chosen.labels):
         column = batch.table.column(name)
         labels = name in chosen.labels
@@ -124,6 +126,19 @@ def _count(
         _check_text(part, batch, chosen.texts)
         for start in range(0, len(batch.table), TEXT_ROWS):
             _count_texts(part, batch, start, chosen.texts, texts)
+
+
+def _refuse_late(part: Part, batch: Batch, unforeseen: Sequence[str]) -> None:
+    """Refuse values that would not be counted, since the first rows had none of their kind."""
+    for name in unforeseen:
+        if name not in batch.table.schema.names:
+            continue
+        column = batch.table.column(name)
+        if column.null_count < len(column):
+            raise DataError(
+                f"Later rows{_of(part)} have `{name}`, but the first {BATCH_ROWS:,} have not, so "
+                "it would not be counted. Give all rows the same columns, or name those to count."
+            )
 
 
 def _ids(part: Part, batch: Batch, name: str, column: pa.Array, *, labels: bool) -> Ids:
@@ -161,7 +176,8 @@ def _count_texts(
     """Count the rows of a batch in which no text is null."""
     table = batch.table.slice(start, TEXT_ROWS)
     try:
-        sides = [table.column(name).to_pylist() for name in names]
+        columns = [unwrapped(table.column(name)) for name in names]
+        sides = [column.to_pylist() for column in columns]
     except UnicodeDecodeError as error:
         first, last = batch.row(start), batch.row(start + len(table) - 1)
         raise DataError(
@@ -169,7 +185,7 @@ def _count_texts(
             f"at byte {error.start:,} of it). Write the texts anew, in UTF-8."
         ) from error
     rows: Sequence[int] = range(len(table))
-    if any(table.column(name).null_count for name in names):
+    if any(column.null_count for column in columns):
         rows = [row for row in rows if all(side[row] is not None for side in sides)]
         sides = [[side[row] for row in rows] for side in sides]
 

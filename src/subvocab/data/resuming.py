@@ -184,13 +184,12 @@ def _start(stream: Any, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
     part = part_of_batches(iter([] if first is None else [first]))
     chosen = choose_columns(part, recipe.wanted)
     recipe = recipe.of_columns(chosen)
-    columns = [*chosen.texts, *chosen.tokens, *chosen.labels]
-    rows = [batch.table.to_pydict() for batch in part.read(columns)]
+    rows = [batch.table.to_pydict() for batch in part.read(chosen.names)]
     sent = encoding.sendable(recipe.tokenizer)
     if not isinstance(sent, encoding.SentTokenizer | None):
         sent = type(sent).__qualname__, len(sent), sorted(sent.get_vocab().items())
     same = {
-        "columns": columns,
+        "columns": chosen.names,
         "label columns": list(chosen.labels),
         "files or steps of the stream": _hashed(repr(hugging_face.steps_of(stream))),
         "number of shards": stream.num_shards,

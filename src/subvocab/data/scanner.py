@@ -152,6 +152,8 @@ class ScanOptions(TypedDict, total=False):
     progress: bool
 
 
+LARGEST_SIZE = (1 << 31) - 1
+"""Of a vocabulary: more rows no embedding matrix has, and no memory counters."""
 _NOT_NOTED: Int64[np.ndarray, "none"] = np.empty(0, dtype=np.int64)
 
 
@@ -247,8 +249,8 @@ def _full_vocab_size(full_vocab_size: int | None, tokenizer: Any, model: Any) ->
             "of rows of the model's embedding matrix, or the `model`, or the `tokenizer`."
         )
     size = sizes[0]
-    if size < 1:
-        raise DataError(f"`full_vocab_size` is {size:,}, expected one or more.")
+    if not 1 <= size <= LARGEST_SIZE:
+        raise DataError(f"`full_vocab_size` is {size:,}, expected one to {LARGEST_SIZE:,}.")
     return size
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from glob import has_magic
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from subvocab._typing import StrPath
-from subvocab.errors import DataError
+from subvocab.errors import DataError, shortened
 
 MARK = "://"
 
@@ -20,15 +23,16 @@ class Url:
 
     Args:
         url: Its address.
+        is_folder: Whether it is a folder, if that is known.
 
     Raises:
         DataError: If fsspec does not know the protocol, or lacks the library for it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_folder: bool | None = None) -> None:
         from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # noqa: PLC0415
 
-        self._url = url
+        self._url, self._is_folder = url, is_folder
         try:
             self._files, self._path = url_to_fs(url)
         except (ImportError, ValueError) as error:
@@ -41,22 +45,58 @@ class Url:
         return self._url
 
     @property
+    def name(self) -> str:
+        """The last part of the address; of one with a query, what stands before that."""
+        path = urlsplit(self._path).path if MARK in self._path else self._path
+        return PurePosixPath(path).name
+
+    @property
     def suffix(self) -> str:
         """The end of the name, such as ``.parquet``."""
-        return PurePosixPath(self._path).suffix
+        return PurePosixPath(self.name).suffix
 
     @cached_property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return int(self._files.size(self._path))
+    def size(self) -> float | None:
+        """Bytes of the file; None if its server does not tell."""
+        size = self._files.size(self._path)
+        return None if size is None else float(size)
+
+    @contextmanager
+    def reached(self) -> Iterator[None]:
+        """Turn whatever a protocol raises into one error.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            DataError: If the file, or what was asked about it, cannot be had; says why.
+        """
+        try:
+            yield
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{self} cannot be read ({type(error).__name__}: {shortened(error).rstrip('.')}). "
+                "Look whether the address is right and open to you, or name a copy on this machine."
+            ) from error
 
     def exists(self) -> bool:
         """Tell whether there is a file or folder.
 
         Returns:
-            Whether there is.
+            Whether there is. What cannot be told is an error.
         """
-        return bool(self._files.exists(self._path))
+        with self.reached():
+            try:
+                self._files.info(self._path)
+            except FileNotFoundError as error:
+                # Over HTTP that is any failure; its cause tells them apart.
+                cause = error.__cause__
+                if cause is None or getattr(cause, "status", None) == HTTPStatus.NOT_FOUND:
+                    return False
+                raise cause from None
+        return True
 
     def is_dir(self) -> bool:
         """Tell whether it is a folder.
@@ -64,7 +104,10 @@ class Url:
         Returns:
             Whether it is.
         """
-        return bool(self._files.isdir(self._path))
+        if self._is_folder is None:
+            with self.reached():
+                self._is_folder = bool(self._files.isdir(self._path))
+        return self._is_folder
 
     def iterdir(self) -> Iterator[Url]:
         """List a folder.
@@ -72,7 +115,11 @@ class Url:
         Yields:
             Files and folders, in order of name.
         """
-        yield from self._below(self._files.ls(self._path, detail=False))
+        with self.reached():
+            entries = self._files.ls(self._path, detail=True)
+        for name, kind in sorted((entry["name"], entry["type"]) for entry in entries):
+            is_folder = {"directory": True, "file": False}.get(kind)
+            yield Url(self._files.unstrip_protocol(name), is_folder=is_folder)
 
     def glob(self) -> Iterator[Url]:
         """Find the files whose names fit this one, which has wildcards.
@@ -80,9 +127,8 @@ class Url:
         Yields:
             The files, in order of name.
         """
-        yield from self._below(self._files.glob(self._path))
-
-    def _below(self, paths: list[str]) -> Iterator[Url]:
+        with self.reached():
+            paths = self._files.glob(self._path)
         for path in sorted(paths):
             yield Url(self._files.unstrip_protocol(path))
 

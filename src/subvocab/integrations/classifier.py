@@ -81,7 +81,10 @@ def _tokenized(texts: LabelledTexts, job: FineTuning) -> Any:
 
 def _scores(prediction: EvalPrediction) -> dict[str, float]:
     """Compute the accuracy, and F1 as the mean over classes."""
-    guesses = np.argmax(prediction.predictions, axis=-1)
+    logits = prediction.predictions
+    if isinstance(logits, tuple):  # T5 and BART give the states of their encoder behind them
+        logits = logits[0]
+    guesses = np.argmax(logits, axis=-1)
     return {
         "accuracy": float(accuracy_score(prediction.label_ids, guesses)),
         "f1": float(f1_score(prediction.label_ids, guesses, average="macro")),

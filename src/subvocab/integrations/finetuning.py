@@ -18,7 +18,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import (
+    MODEL_MAPPING,
     AutoConfig,
+    AutoModel,
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
@@ -76,12 +78,11 @@ def run(job: FineTuning, prepare: Callable[[FineTuning], Task]) -> FineTuned:
                     metrics |= {f"{name}_before": s for name, s in task.score(trainer).items()}
             with _timed(seconds, "train"):
                 trainer.train()
-            with _timed(seconds, "evaluate"):
-                ending = "_after" if task.scores_before else ""
+            ending = "_after" if task.scores_before else ""
+            with _timed(seconds, "evaluate"), _saved_if_it_fails(job, model):
                 metrics |= {f"{name}{ending}": s for name, s in task.score(trainer).items()}
-    with _timed(seconds, "save"), staged_folder(job.out) as staged:
-        model.save_pretrained(staged)
-        job.tokenizer.save_pretrained(staged)
+    with _timed(seconds, "save"):
+        _save(job, model)
     return FineTuned(
         counts=counts,
         parameters=_whole_parameters(model) if job.full else count_parameters(model),
@@ -133,17 +134,32 @@ def count_tokens(job: FineTuning, task: Task, full_vocab_size: int) -> TokenCoun
 
 
 def _sizes(folder: Path) -> tuple[int, int]:
-    """Read |V| and the number of positions, 0 if unbounded; see that the weights are whole."""
+    """Read |V| and how long a row may be, 0 if unbounded; see that the weights are whole."""
     read_checkpoint(folder)
     try:
         config = AutoConfig.from_pretrained(folder).get_text_config()
-        return int(config.vocab_size), int(getattr(config, "max_position_embeddings", 0))
+        return int(config.vocab_size), _room(config)
     except (AttributeError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise CheckpointError(
             f"The configuration in {folder} is of no language model: {reason}. Give the folder "
             "that `save_pretrained` wrote."
         ) from error
+
+
+def _room(config: Any) -> int:
+    """Count the positions of a row: those of RoBERTa begin behind that of padding."""
+    positions = int(getattr(config, "max_position_embeddings", 0))
+    if not positions or type(config) not in MODEL_MAPPING:
+        return positions
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    tables = {name: m for name, m in model.named_modules() if isinstance(m, nn.Embedding)}
+    for name, table in tables.items():
+        holds_positions = "position" in name and table.num_embeddings == positions
+        if holds_positions and table.padding_idx is not None:
+            return positions - table.padding_idx - 1
+    return positions
 
 
 def training_arguments(job: FineTuning, logs: str) -> TrainingArguments:
@@ -229,6 +245,24 @@ def make_trainer(
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(_SilentProgress)
     return trainer
+
+
+def _save(job: FineTuning, model: PreTrainedModel) -> None:
+    """Save the whole model and its tokenizer, all at once or not at all."""
+    with staged_folder(job.out) as staged:
+        model.save_pretrained(staged)
+        job.tokenizer.save_pretrained(staged)
+
+
+@contextmanager
+def _saved_if_it_fails(job: FineTuning, model: PreTrainedModel) -> Iterator[None]:
+    """Lose no training by an error in what comes after it."""
+    try:
+        yield
+    except Exception as error:
+        _save(job, model)
+        error.add_note(f"The model was trained, and is saved in {job.out}.")
+        raise
 
 
 class _SilentProgress(ProgressCallback):

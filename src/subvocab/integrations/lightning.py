@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -70,11 +71,12 @@ class ShrinkCallback(Callback):  # type: ignore[misc]
 
         Raises:
             UnsupportedModelError: If the training data is of no kind that can be scanned,
-                or the model cannot be shrunk.
+                the model cannot be shrunk, or a callback has copied the whole model before.
         """
         if stage != "fit":
             return
         if not partial_embeddings(pl_module):
+            self._check_order(trainer.callbacks)
             vocabulary = self.vocabulary or self._scan(trainer, pl_module)
             shrink(pl_module, vocabulary, **self._for_shrink)
         self._model = pl_module
@@ -122,6 +124,16 @@ class ShrinkCallback(Callback):  # type: ignore[misc]
             state_dict: From `state_dict`.
         """
         self._kept = state_dict
+
+    def _check_order(self, callbacks: list[Any]) -> None:
+        """Refuse to shrink a model of which an earlier callback averages a whole copy."""
+        for callback in takewhile(lambda one: one is not self, callbacks):
+            if getattr(callback, "_average_model", None) is not None:
+                raise UnsupportedModelError(
+                    f"`{type(callback).__name__}` comes before `{type(self).__name__}`, and has "
+                    "copied the model while it was whole: the two would not fit. Put "
+                    f"`{type(self).__name__}` first in `callbacks`."
+                )
 
     def _scan(self, trainer: Any, module: nn.Module) -> PartialVocabulary:
         """Count what the data loader will give, and leave every random number as it is."""

@@ -104,13 +104,28 @@ def agree(
             "checkpoint (a Trainer's has a vocabulary.safetensors), start afresh, or, with a "
             'Trainer, pass `other_vocabulary="carry_over"` to take over what both have in common.'
         )
+    settle(model, kept)
     for name, part in ours.items():
-        if name not in others:
-            _settle(part, theirs[name])
-        else:
-            _take_foreign_rows(part, theirs[name])
+        if name in others:
             vocabulary = _vocabulary(kept["vocabularies"][_id(theirs[name])])
             carry_over_moments(optimizer, part.parameter, vocabulary, part.source.vocabulary)
+
+
+def settle(model: nn.Module, kept: Kept) -> None:
+    """Let rows outside V′ be what they were when a checkpoint was saved that is loaded now.
+
+    Args:
+        model: A shrunk model, after ``load_state_dict``.
+        kept: What `describe` gave when the checkpoint was saved.
+    """
+    for name, part in _parts(model):
+        theirs = kept["parts"].get(name)
+        if theirs is None:
+            continue
+        if part.source.vocabulary.fingerprint == _id(theirs):
+            _settle(part, theirs)
+        else:
+            _take_foreign_rows(part, theirs)
 
 
 def _parts(model: nn.Module) -> Iterator[tuple[str, Part]]:

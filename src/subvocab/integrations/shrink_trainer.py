@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from difflib import get_close_matches
 from inspect import signature
 from typing import Any
@@ -84,10 +85,11 @@ def shrink_trainer(
     if trainer.model_init is not None:
         _shrink_each(trainer, shrunk, vocabulary, options)
     callback = VocabularyCallback(trainer.model, **for_callback)
+    callback.guesses = False
     trainer.add_callback(callback)
     callback.on_init_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
-    write_card = trainer.create_model_card
-    trainer.create_model_card = functools.partial(add_to_model_card, trainer, write_card)
+    for name, around in WRAPPED.items():
+        setattr(trainer, name, functools.partial(around, trainer, getattr(trainer, name)))
     _hook(trainer, "finish_trainer", _nothing)(trainer, vocabulary, options)
     return shrunk
 
@@ -116,16 +118,47 @@ def scan_trainer(trainer: Any, **options: Any) -> TokenCounts:
         The counts over as many ids as the model's matrix has rows.
 
     Raises:
-        UnsupportedModelError: If the Trainer has no training data.
+        UnsupportedModelError: If the Trainer has no training data, or it can be read once only.
     """
     if trainer.train_dataset is None:
         raise UnsupportedModelError(
             f"`{type(trainer).__name__}` has no `train_dataset` to scan. Give it one, or a "
             "`vocabulary` from `subvocab.scan`."
         )
+    _check_read_again(trainer)
     # Not of the Trainer's interface, but the only way to see the columns that its collator sees.
     collator = trainer._get_collator_with_removed_columns(trainer.data_collator)  # noqa: SLF001
     return scan(trainer.train_dataset, **{"model": trainer.model, "collator": collator, **options})
+
+
+def _save_checkpoint(trainer: Any, save: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """Save a checkpoint, and tell the callback, which alone would have to guess."""
+    with ExitStack() as saving:
+        for callback in _watching(trainer):
+            saving.enter_context(callback.saving_now(trainer.args, trainer.state, trainer.model))
+        save(*args, **kwargs)
+
+
+def _load_checkpoint(trainer: Any, load: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """Load a checkpoint to go on from, once more too: the callback will compare vocabularies."""
+    for callback in _watching(trainer):
+        callback.watch(trainer.model)
+    load(*args, **kwargs)
+
+
+WRAPPED = {
+    "create_model_card": add_to_model_card,
+    # Not of the Trainer's interface, but no event is sent before it saves or loads.
+    "_save_checkpoint": _save_checkpoint,
+    "_load_from_checkpoint": _load_checkpoint,
+}
+"""Methods of a Trainer, and what is called in their place with the Trainer and the method."""
+
+
+def _watching(trainer: Any) -> list[VocabularyCallback]:
+    """Find the callback as it is now: a Trainer may have made it anew from a checkpoint."""
+    callbacks = trainer.callback_handler.callbacks
+    return [callback for callback in callbacks if isinstance(callback, VocabularyCallback)]
 
 
 def _hook(trainer: Any, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,6 +169,17 @@ def _hook(trainer: Any, name: str, default: Callable[..., Any]) -> Callable[...,
             integration = importlib.import_module(f"subvocab.integrations.{library}")
             return getattr(integration, name, default)
     return default
+
+
+def _check_read_again(trainer: Any) -> None:
+    """Refuse a stream of which a scan would leave nothing to train on."""
+    data = trainer.train_dataset
+    if hasattr(data, "__iter__") and iter(data) is iter(data):
+        raise UnsupportedModelError(
+            f"The `train_dataset` is a `{type(data).__name__}` that can be read only once: each "
+            "`iter` of it is the same, so a scan would leave nothing to train on. Scan the data "
+            "beforehand with `subvocab.scan`, and pass a `vocabulary`."
+        )
 
 
 def _nothing(trainer: Any, vocabulary: Any, options: dict[str, Any]) -> None:

@@ -8,22 +8,29 @@ was not finished when its process ended.
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 from transformers import (
-    PreTrainedModel,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy
+from transformers.trainer_utils import SaveStrategy
 
 from subvocab.errors import UnsupportedModelError
+from subvocab.integrations.checkpoints import (
+    check_compact,
+    checkpoint_folder,
+    is_adopted,
+    write_beside,
+)
 from subvocab.integrations.optimizers import (
     check_optimizer_state,
     decay_of,
@@ -31,15 +38,9 @@ from subvocab.integrations.optimizers import (
     let_others_fail_loudly,
     warn_of_inexact_optimizer,
 )
-from subvocab.integrations.resuming import agree, describe
-from subvocab.integrations.unfinished import set_unfinished_aside
-from subvocab.model.checkpoint import (
-    DESCRIPTION_FILE,
-    VOCABULARY_FILE,
-    describe_compact,
-    holds_compact,
-    next_state_dict_compact,
-)
+from subvocab.integrations.resuming import agree, describe, settle
+from subvocab.integrations.unfinished import is_finished, set_unfinished_aside
+from subvocab.model.checkpoint import next_state_dict_compact
 from subvocab.model.partial import PartialModule
 from subvocab.model.ranks import check_ranks
 from subvocab.model.shrink import partial_tables, vocabulary_of
@@ -66,6 +67,9 @@ class VocabularyCallback(TrainerCallback, ExportableState):
     Raises:
         UnsupportedModelError: If the model is not shrunk, or there is no such option.
 
+    Attributes:
+        guesses: Whether no one says when the Trainer saves, by `saving_now`.
+
     Example:
         ``Trainer(model=model, callbacks=[VocabularyCallback(model)], ...)``
     """
@@ -90,10 +94,12 @@ class VocabularyCallback(TrainerCallback, ExportableState):
         self.decays: list[float] = []
         self._trained: nn.Module | None = None
         self._held: set[int] = set()
+        self.guesses = True
+        self._evaluates = False
         self._compact_once = ExitStack()
         if model is not None:
             vocabulary_of(model)  # raises if there is none
-            self._watch(model)
+            self.watch(model)
 
     def state(self) -> dict[str, Any]:
         """Give what the Trainer keeps in ``trainer_state.json``.
@@ -124,7 +130,7 @@ class VocabularyCallback(TrainerCallback, ExportableState):
             control: The Trainer's.
             **kwargs: The Trainer's: ``model`` among others.
         """
-        self._watch(kwargs["model"])
+        self.watch(kwargs["model"])
         if state.is_world_process_zero:
             set_unfinished_aside(Path(str(args.output_dir)))
 
@@ -153,14 +159,14 @@ class VocabularyCallback(TrainerCallback, ExportableState):
         for module in partial_tables(model).values():
             check_ranks(module.table.fingerprint)
         if self.compact:
-            _check_compact(model, args)
+            check_compact(model, args)
         self.decays = list(self._attributes(state).get(DECAYS, ()))
         if kept := self._attributes(state).get(KEPT):
             agree(model, optimizer, kept, carry_over=self.other_vocabulary == "carry_over")
         check_optimizer_state(model, optimizer)
         warn_of_inexact_optimizer(model, optimizer)
         let_others_fail_loudly(model, optimizer)
-        self._watch(model)
+        self.watch(model)
         self._held = held_tables(model)
         self._trained = next(iter(partial_tables(model).values()))
 
@@ -184,7 +190,8 @@ class VocabularyCallback(TrainerCallback, ExportableState):
             control: The Trainer's.
             **kwargs: The Trainer's.
         """
-        if control.should_save and not control.should_evaluate:
+        self._evaluates = control.should_evaluate
+        if control.should_save and not control.should_evaluate and self.guesses:
             self._expect(args, state, **kwargs)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -196,8 +203,11 @@ class VocabularyCallback(TrainerCallback, ExportableState):
             control: The Trainer's.
             **kwargs: The Trainer's.
         """
-        if control.should_save or args.save_strategy == SaveStrategy.BEST:
+        comes = control.should_save or args.save_strategy == SaveStrategy.BEST
+        # Who evaluates between two trainings saves no checkpoint next.
+        if comes and self._evaluates and self.guesses:
             self._expect(args, state, **kwargs)
+        self._evaluates = False
 
     on_epoch_end = on_step_end
 
@@ -211,7 +221,7 @@ class VocabularyCallback(TrainerCallback, ExportableState):
             **kwargs: The Trainer's.
         """
         if state.is_world_process_zero and self.saving is None:
-            self._write_beside(_checkpoint(args, state))
+            self._write_beside(checkpoint_folder(args, state))
         self._forget(args, state, control, **kwargs)
 
     def _forget(self, *_: Any, **__: Any) -> None:
@@ -219,7 +229,54 @@ class VocabularyCallback(TrainerCallback, ExportableState):
         self.saving = None
         self._compact_once.close()
 
-    on_prediction_step = on_epoch_begin = on_train_end = _forget
+    on_prediction_step = on_epoch_begin = _forget
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the shift out of the rows of the best model, if that was loaded.
+
+        Args:
+            args: The Trainer's.
+            state: The Trainer's.
+            control: The Trainer's.
+            **kwargs: The Trainer's: ``model`` among others.
+        """
+        self._forget(args, state, control, **kwargs)
+        best = state.best_model_checkpoint
+        if args.load_best_model_at_end and best is not None and is_finished(Path(best)):
+            saved = TrainerState.load_from_json(str(Path(best) / TRAINER_STATE_NAME))
+            if kept := self._attributes(saved).get(KEPT):
+                settle(kwargs["model"], kept)
+        # Nothing compares what a user loads from now on: rows without their tokens are refused.
+        self._set_watched(kwargs["model"], None)
+
+    @contextmanager
+    def saving_now(self, args: Any, state: Any, model: nn.Module) -> Iterator[None]:
+        """Make what a Trainer saves compact if it shall be, where it is known when it saves.
+
+        Args:
+            args: The Trainer's.
+            state: The Trainer's.
+            model: The model that is trained.
+
+        Yields:
+            Nothing; inside, the checkpoint of this step is saved.
+        """
+        self.guesses = False
+        self._expect(args, state, model=model)
+        try:
+            yield
+        finally:
+            self._compact_once.close()
+
+    def watch(self, model: nn.Module) -> None:
+        """Tell the tables of a model that vocabularies will be compared before the first step.
+
+        Args:
+            model: The model, which is about to be trained.
+        """
+        if partial_tables(model):
+            self.model = model
+        self._set_watched(model, self.other_vocabulary)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """See that the model is still shrunk: the optimizer holds its rows.
@@ -245,9 +302,8 @@ class VocabularyCallback(TrainerCallback, ExportableState):
         """Make the next state dict compact if it shall be, and note where it goes."""
         self._forget()
         # The folder of a trial is found when it is there.
-        self.saving = None if state.is_hyper_param_search else _checkpoint(args, state)
-        tables = [module.table for module in partial_tables(kwargs["model"]).values()]
-        if self.compact and not any(table.adopted for table in tables):
+        self.saving = None if state.is_hyper_param_search else checkpoint_folder(args, state)
+        if self.compact and not is_adopted(kwargs["model"]):
             self._compact_once.enter_context(next_state_dict_compact(kwargs["model"]))
         elif self.compact:
             logger.warning(
@@ -256,11 +312,10 @@ class VocabularyCallback(TrainerCallback, ExportableState):
                 state.global_step,
             )
 
-    def _watch(self, model: nn.Module) -> None:
-        """Tell the tables of a model that vocabularies will be compared before the first step."""
+    def _set_watched(self, model: nn.Module, watched_by: OtherVocabulary | None) -> None:
+        """Tell the tables of a model whether vocabularies will be compared."""
         for module in partial_tables(model).values():
-            module.table.watched_by = self.other_vocabulary
-            self.model = model
+            module.table.watched_by = watched_by
 
     def _attributes(self, state: TrainerState) -> dict[str, Any]:
         """Give what was kept in the checkpoint that is resumed."""
@@ -271,35 +326,6 @@ class VocabularyCallback(TrainerCallback, ExportableState):
         return attributes
 
     def _write_beside(self, folder: Path) -> None:
-        """Write V′ beside saved weights, and what a compact checkpoint says of itself."""
-        if self.model is None or not folder.is_dir():
-            return
-        if isinstance(self.model, PreTrainedModel) and holds_compact(folder):
-            describe_compact(self.model, folder, decays=self.decays)
-        else:
-            vocabulary_of(self.model).save(folder / VOCABULARY_FILE)
-            (folder / DESCRIPTION_FILE).unlink(missing_ok=True)  # of an earlier run
-
-
-def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    """Find the folder of the checkpoint of this step; a trial has one of its own within."""
-    name = f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-    folder = Path(str(args.output_dir))
-    if state.is_hyper_param_search:
-        trials = [path for path in folder.iterdir() if path.is_dir()]
-        folder = max(trials, key=lambda path: path.stat().st_mtime, default=folder)
-    return folder / name
-
-
-def _check_compact(model: nn.Module, args: TrainingArguments) -> None:
-    """Refuse compact checkpoints where nobody could make them whole, or use them."""
-    if not isinstance(model, PreTrainedModel):
-        raise UnsupportedModelError(
-            f"`{type(model).__name__}` is no transformers model, whose checkpoints alone can be "
-            "compact. Leave out `compact=True`."
-        )
-    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
-        raise UnsupportedModelError(
-            f'`hub_strategy="{HubStrategy(args.hub_strategy).value}"` pushes checkpoints, which '
-            'are not whole with `compact=True`. Use `hub_strategy="end"`, or leave `compact` out.'
-        )
+        """Write what belongs beside saved weights."""
+        if self.model is not None and folder.is_dir():
+            write_beside(self.model, folder, decays=self.decays if self.compact else None)

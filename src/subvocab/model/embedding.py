@@ -52,10 +52,12 @@ class PartialEmbedding(PartialModule):
         Raises:
             OutOfVocabularyError: In training, if an id is not in V′. In evaluation its
                 row is read from E on disk instead.
-            VocabularyMismatchError: If another rank trains on another V′.
+            VocabularyMismatchError: If another rank trains on another V′, or the module was
+                given other rows than those of V′.
         """
         if self.training:  # the process group may have been started after the model was shrunk
             check_ranks(self.table.fingerprint)
+        self.table.check_weight(self.weight)
         lookup = self.table.lookup_on(input.device)
         if torch.compiler.is_compiling():
             return super().forward(checked_partial_ids(input, lookup), *options, **more)

@@ -9,6 +9,7 @@ of a softmax over all of V, from E′ and the rest of the vocabulary.
 from __future__ import annotations
 
 import inspect
+import weakref
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -68,12 +69,13 @@ def over_partial_head(function: FunctionType, head: PartialHead) -> FunctionType
         head: The head of the model.
 
     Returns:
-        A copy of it, in which one global name means something else.
+        A copy of it, in which one global name means something else. Keep it: compilers know a
+        function by its code, and this one has its own.
     """
     names = function.__globals__ | {KERNEL: PartialLogProbs(head)}
-    twin = FunctionType(
-        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
-    )
+    # Sharing a code object, it would be run as what was compiled for another head.
+    code, closure = function.__code__.replace(), function.__closure__
+    twin = FunctionType(code, names, function.__name__, function.__defaults__, closure)
     twin.__kwdefaults__ = function.__kwdefaults__
     return twin
 
@@ -82,11 +84,18 @@ class PartialLogProbs:
     """Stands where a fused forward looks for its function.
 
     Args:
-        head: A partial head with rows outside V′.
+        head: A partial head with rows outside V′. Not kept alive by what stands for it.
     """
 
     def __init__(self, head: PartialHead) -> None:
-        self.head = head
+        self._head = weakref.ref(head)
+
+    @property
+    def head(self) -> PartialHead:
+        """The partial head, for as long as its model is there."""
+        head = self._head()
+        assert head is not None  # noqa: S101 - the model that calls holds it
+        return head
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def apply(self, *args: Any) -> tuple[Tensor | None, ...]:
@@ -219,8 +228,10 @@ def _logits_outside(
     return transform(logits)
 
 
-def _refuse_gradient(_gradient: Tensor) -> None:
+def _refuse_gradient(gradient: Tensor) -> None:
     """Say that a loss on the entropy is not known here."""
+    if not gradient.any():  # compiled code sends zeros for what no loss depends on
+        return
     raise UnsupportedModelError(
         "A loss on the entropy of a partial head has no gradient here, expected one on "
         "log-probabilities alone. Set `entropy_coef=0` and `use_adaptive_entropy=False`, or call "

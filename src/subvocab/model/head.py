@@ -87,6 +87,7 @@ class PartialHead(PartialModule):
             last column in restricted mode), else ``(..., full)``.
         """
         hidden = self.hidden_states(*args, **kwargs)
+        self.frozen.table.check_weight(self.weight)
         if not len(self.frozen):
             return nn.functional.linear(hidden, self.weight, self.own_bias)
         if self.loss_logits is None:

@@ -13,7 +13,7 @@ import inspect
 import sys
 from contextlib import nullcontext
 from threading import RLock
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -99,7 +99,10 @@ def make_partial_language_model(model: Any) -> None:
 def _with_partial_head(method: Any) -> MethodType:
     """Let a fused forward know of the partial head, for as long as there is one."""
     function = method.__func__
+    twins: WeakKeyDictionary[nn.Module, FunctionType] = WeakKeyDictionary()
 
+    # What it calls is compiled by itself: a copy of the model comes here too, with another head.
+    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
     @functools.wraps(function)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         heads = [head for head in partial_heads(self) if len(head.frozen)]
@@ -110,7 +113,9 @@ def _with_partial_head(method: Any) -> MethodType:
             for name in LABELS:
                 if kwargs.get(name) is not None:
                     partial_labels(kwargs[name], heads[0])
-        return over_partial_head(function, heads[0])(self, *args, **kwargs)
+        if heads[0] not in twins:
+            twins[heads[0]] = over_partial_head(function, heads[0])
+        return twins[heads[0]](self, *args, **kwargs)
 
     return MethodType(forward, method.__self__)
 

@@ -17,11 +17,18 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from subvocab._typing import StrPath
-from subvocab.errors import CheckpointError, UnsupportedModelError, shortened
+from subvocab.errors import CheckpointError, UnsupportedModelError
 from subvocab.model.attach import HeadPlan, Prepared, attach
+from subvocab.model.auto_class import (
+    empty_model,
+    read_config,
+    refuse_adapter,
+    refuse_class,
+    refuse_options,
+)
 from subvocab.model.choose import choose_tables
 from subvocab.model.frozen import RestDevice
 from subvocab.model.head import HeadMode
@@ -88,23 +95,26 @@ def from_pretrained(
     Raises:
         CheckpointError: If there is no such checkpoint, or it is damaged, or lacks the
             matrix.
-        UnsupportedModelError: If the model's output head is of a kind that is not known, or
-            the model would be spread over several processes.
+        UnsupportedModelError: If the class makes no such model, an option asks for what is not
+            done, the folder holds an adapter too, the model's output head is of a kind that is
+            not known, or the model would be spread over several processes.
         VocabularyMismatchError: If no embedding matrix has |V| rows.
     """
+    refuse_class(auto_class)
     refuse_spread_loading(kwargs)
-    _refuse_options(kwargs)
+    refuse_options(kwargs)
     plan = HeadPlan(head, rest_shift=rest_shift, rest_device=rest_device)
     hub_options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
     folder = local_folder(name_or_path, subfolder=kwargs.pop("subfolder", ""), **hub_options)
+    refuse_adapter(folder)
     checkpoint = read_checkpoint(folder)
     if is_compact(checkpoint.tensors):
         raise CheckpointError(
             f"{folder} is a compact checkpoint, expected a whole model. Make it whole with "
             "`subvocab.merge`."
         )
-    config, kwargs = _read_config(auto_class, folder, kwargs)
-    skeleton = _skeleton(auto_class, config, trust_remote_code=kwargs.get("trust_remote_code"))
+    config, kwargs = read_config(auto_class, folder, kwargs)
+    skeleton = empty_model(auto_class, config, trust_remote_code=kwargs.get("trust_remote_code"))
     chosen = choose_tables(skeleton, vocabulary, head=head)
 
     with ExitStack() as files:
@@ -128,26 +138,6 @@ def from_pretrained(
         prepared.append(Prepared(table, table.parameter, partial_table))
     attach(model, prepared, plan)
     return model if device is None else cast("nn.Module", model).to(device)
-
-
-def _refuse_options(options: Mapping[str, Any]) -> None:
-    """Refuse what transformers' loading takes, and this does not do."""
-    refused = {
-        "variant": "Give a folder of its own for each variant",
-        "output_loading_info": "Load the model without it",
-        "gguf_file": "Save the model with `save_pretrained` first",
-    }
-    for name, cure in refused.items():
-        if options.get(name):
-            raise UnsupportedModelError(
-                f"`{name}` is `{options[name]}`, which cannot be done with the rows of a partial "
-                f"vocabulary. {cure}."
-            )
-    if options.get("use_safetensors") is False:
-        raise UnsupportedModelError(
-            "`use_safetensors` is False, but only safetensors are read. Load the model with "
-            "transformers, and write it with `save_pretrained`."
-        )
 
 
 def local_folder(name_or_path: StrPath, *, subfolder: str = "", **hub_options: Any) -> Path:
@@ -208,36 +198,6 @@ class LazyRows:
         for i in range(0, len(rows), step):
             rows[i : i + step] = read_rows(self.matrix, self.token_ids[i : i + step], like=rows)
         return rows
-
-
-def _read_config(
-    auto_class: Any, folder: Path, kwargs: dict[str, Any]
-) -> tuple[PreTrainedConfig, dict[str, Any]]:
-    """Read a model's configuration, and give the options that were not for it."""
-    if isinstance(config := kwargs.pop("config", None), PreTrainedConfig):
-        return config, kwargs
-    source = getattr(auto_class, "config_class", None) or AutoConfig
-    remote = kwargs.get("trust_remote_code")
-    try:
-        config, unused = source.from_pretrained(folder, return_unused_kwargs=True, **kwargs)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"The configuration in {folder} cannot be read: {shortened(error)}. Give a folder that "
-            "`save_pretrained` wrote, `config.json` included."
-        ) from error
-    return config, unused if remote is None else {**unused, "trust_remote_code": remote}
-
-
-def _skeleton(
-    auto_class: Any, config: PreTrainedConfig, *, trust_remote_code: bool | None
-) -> PreTrainedModel:
-    """Build the model without memory for its weights, to see what it is made of."""
-    options = {} if trust_remote_code is None else {"trust_remote_code": trust_remote_code}
-    # A random head must come out as in ordinary loading: building twice may draw nothing.
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        if hasattr(auto_class, "from_config"):
-            return auto_class.from_config(config, **options)  # type: ignore[no-any-return]
-        return auto_class(config)  # type: ignore[no-any-return]
 
 
 def _partial_class(model_class: type[PreTrainedModel], chosen: Chosen) -> type[PreTrainedModel]:

@@ -128,10 +128,12 @@ def read_description(folder: Path) -> dict[str, Any]:
             if not all(isinstance(decay, float) for decay in description.get("decays", ())):
                 raise ValueError("decays are no numbers")  # noqa: TRY301 - said once, below
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({error!r}). Save the model anew.") from error
+        raise CheckpointError(
+            f"{path} is damaged ({shortened(repr(error))}). Save the model anew."
+        ) from error
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format version {version}, expected {FORMAT_VERSION}. "
+            f"{path} has format version {shortened(version)}, expected {FORMAT_VERSION}. "
             "Use the version of subvocab that wrote it."
         )
     return description  # type: ignore[no-any-return]

@@ -22,6 +22,7 @@ from subvocab.model.matrices import Applied, ModelMatrix, Reader, matrices_of
 from subvocab.model.ranks import gathered
 from subvocab.model.row_file import read_rows_file, write_rows
 from subvocab.model.row_merge import merge_tables
+from subvocab.model.table import PartialTable
 from subvocab.model.table_rows import TableRows, differences, fingerprint_of
 from subvocab.model.tensors import read_rows
 
@@ -211,12 +212,13 @@ def _table_of(matrix: ModelMatrix, *, as_differences: bool) -> TableRows:
     learned = gathered(matrix.parameter).detach().cpu().clone().view(len(vocabulary), -1)
     if isinstance(matrix.source, PartialBias):
         whole = matrix.source.whole.detach().cpu()[:, None]
-        base, (dtype, fingerprint) = whole[token_ids], fingerprint_of(whole)
+        dtype, fingerprint = fingerprint_of(whole)
     else:
         disk = matrix.source.matrix
-        base = read_rows(disk, vocabulary.token_ids, like=learned)
         dtype, fingerprint = disk.dtype, disk.fingerprint
-    values = differences(learned, base, matrix.names[0]) if as_differences else learned
+    values = learned
+    if as_differences:
+        values = differences(learned, _base_rows(matrix.source, learned), matrix.names[0])
     shift = None if matrix.shift is None else matrix.shift.detach().cpu().clone()
     return TableRows(
         tuple(matrix.names),
@@ -228,6 +230,14 @@ def _table_of(matrix: ModelMatrix, *, as_differences: bool) -> TableRows:
         dtype,
         fingerprint,
     )
+
+
+def _base_rows(source: PartialTable | PartialBias, like: torch.Tensor) -> torch.Tensor:
+    """Give the rows of V′ as they were before training."""
+    token_ids = source.vocabulary.token_ids
+    if isinstance(source, PartialBias):
+        return source.whole.detach().cpu()[torch.tensor(token_ids), None]
+    return read_rows(source.matrix, token_ids, like=like)
 
 
 def _named_alike(names: Iterable[str], others: Iterable[str]) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from subvocab.errors import (
     OutOfVocabularyError,
     UnsupportedModelError,
+    VocabularyMismatchError,
     listed,
 )
 from subvocab.model.partial_matrix import PartialMatrix
@@ -20,6 +21,7 @@ from subvocab.vocabulary import PartialVocabulary
 
 OutOfVocabulary = Literal["error", "frozen"]
 POLICIES = ("error", "frozen")
+MATRIX_DIMENSIONS = 2
 MASKING_ADVICE = (
     " To generate, call `model.eval()` first. If a masking collator drew random words: use "
     "`subvocab.PartialMaskingCollator`, which draws "
@@ -44,6 +46,7 @@ class PartialTable(PartialMatrix):
         trains_on_frozen: Whether ids outside V′ are allowed in training.
         predicts: Whether the model has an output head, so that its collator may mask.
         fingerprint: That of V′, where compiled code finds it.
+        rows: |V′|, where compiled code finds it.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class PartialTable(PartialMatrix):
         self.trains_on_frozen = out_of_vocabulary == "frozen"
         self.predicts = False
         self.fingerprint = vocabulary.fingerprint
+        self.rows = len(vocabulary)
         self._lookup = torch.tensor(vocabulary.lookup)
         self._lookups: dict[torch.device, Tensor] = {}
 
@@ -90,6 +94,24 @@ class PartialTable(PartialMatrix):
             with torch.inference_mode(False):
                 self._lookups[device] = self._lookup.to(device)
         return self._lookups[device]
+
+    def check_weight(self, weight: Tensor) -> None:
+        """Refuse another matrix in the place of E′: its rows would be taken for those of V′.
+
+        Args:
+            weight: What a module is about to compute with.
+
+        Raises:
+            VocabularyMismatchError: If it has other rows than E′. One that is flattened for
+                sharding has none.
+        """
+        if weight.dim() == MATRIX_DIMENSIONS and weight.shape[0] != self.rows:
+            raise VocabularyMismatchError(
+                f"The weight has {weight.shape[0]:,} rows, expected the {self.rows:,} of the "
+                "partial vocabulary: the whole state dict of a shrunk model is for files, not to "
+                "compute with. Give `torch.func.functional_call` "
+                "`dict(model.named_parameters())`, or load it by `load_state_dict`."
+            )
 
     def out_of_vocabulary_error(self, token_ids: Tensor) -> OutOfVocabularyError:
         """Say which tokens are missing.

@@ -18,6 +18,8 @@ from subvocab.errors import CheckpointError
 from subvocab.storage.header import FileIdentity, StoredTensor
 
 COPY_BYTES = 64 << 20
+SPILL_PREFIX, SPILL_SUFFIX = "subvocab-", ".spill.safetensors"
+"""What temporary files are called that go with the process that wrote them."""
 UNSUPPORTED = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
@@ -38,6 +40,13 @@ def opened(tensor: StoredTensor) -> Iterator[int]:
     try:
         descriptor = os.open(tensor.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
+        if tensor.path.name.endswith(SPILL_SUFFIX):
+            raise CheckpointError(
+                f"{tensor.path} is gone: it held the unused rows, and only as long as the process "
+                "that shrank the model. What was learned is here still: take it by "
+                "`subvocab.save_compact`, `subvocab.compact_state_dict` or `RowAdapter.of`; and "
+                "next time save the model by `save_pretrained` before that process ends."
+            ) from error
         raise CheckpointError(
             f"{tensor.path} is gone ({error.strerror}), but `{tensor.name}` is read from it as "
             "long as it is in use. Put it back, or open the matrix where it lies now."

@@ -10,6 +10,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +25,9 @@ from subvocab.errors import (
     OutOfVocabularyError,
     VocabularyMismatchError,
     listed,
+    shortened,
 )
-from subvocab.storage._bytes import opened, read_into, read_rows
+from subvocab.storage._bytes import SPILL_PREFIX, SPILL_SUFFIX, opened, read_into, read_rows
 from subvocab.storage._stream import write_tensor
 from subvocab.storage.fingerprint import content_hash, matrix_fingerprint
 from subvocab.storage.header import DTYPE_BITS, StoredTensor
@@ -33,17 +35,16 @@ from subvocab.storage.layout import read_checkpoint
 
 CHUNK_BYTES = 4 << 20
 MATRIX_DIMENSIONS = 2
-SPILL_PREFIX, SPILL_SUFFIX = "subvocab-", ".spill.safetensors"
 
 
 @dataclass(frozen=True)
 class FullMatrix:
     """One two-dimensional tensor of a checkpoint, read from disk when it is asked for.
 
-    Immutable, so a deep copy is the same object; a pickle holds the path and no rows.
-    No file stays open between calls: nothing is to be closed, and threads and forked
-    processes read at the same time. Each call checks that the file is still the one
-    whose header was read.
+    Immutable, so a deep copy is the same object; a pickle holds the path and no rows, but the
+    fingerprint, by which learned rows find their base when a temporary file is gone.
+    No file stays open between calls: nothing is to be closed, and threads and forked processes
+    read at the same time. Each call checks that the file is still the one whose header was read.
 
     Attributes:
         tensor: Where the matrix lies.
@@ -58,7 +59,7 @@ class FullMatrix:
     tensor: StoredTensor
 
     def __post_init__(self) -> None:
-        name, shape, dtype = self.tensor.name, self.tensor.shape, self.tensor.dtype
+        name, shape, dtype = shortened(self.tensor.name), self.tensor.shape, self.tensor.dtype
         if len(shape) != MATRIX_DIMENSIONS:
             raise CheckpointError(
                 f"`{name}` in {self.tensor.path} has shape {shape}, expected two axes: one row "
@@ -289,6 +290,11 @@ class FullMatrix:
 
     def __deepcopy__(self, _memo: object) -> FullMatrix:
         return self
+
+    def __getstate__(self) -> dict[str, object]:
+        with suppress(CheckpointError):  # the file may be gone already
+            _ = self.fingerprint
+        return self.__dict__
 
     def __repr__(self) -> str:
         return (

@@ -61,8 +61,8 @@ class Checkpoint:
         if tensor_name not in self.tensors:
             where = self.index_file or self.files[0]
             raise CheckpointError(
-                f"`{tensor_name}` is not among the {len(self.tensors):,} tensors of {where}: "
-                f"{listed(sorted(self.tensors))}. List them all with `subvocab inspect`."
+                f"`{shortened(tensor_name)}` is not among the {len(self.tensors):,} tensors of "
+                f"{where}: {listed(sorted(self.tensors))}. List them all with `subvocab inspect`."
             )
         return self.tensors[tensor_name]
 
@@ -115,7 +115,7 @@ def _read_sharded(index_file: Path) -> Checkpoint:
     for name, shard in weight_map.items():
         if name not in shards[shard].tensors:
             raise CheckpointError(
-                f"{index_file} says that `{name}` is in `{shard}`, but the "
+                f"{index_file} says that `{shortened(name)}` is in `{shard}`, but the "
                 f"{len(shards[shard].tensors):,} tensors there are "
                 f"{listed(sorted(shards[shard].tensors))}. {REMEDY}"
             )

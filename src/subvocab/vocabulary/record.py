@@ -129,7 +129,8 @@ def load_record(path: StrPath, kind: str) -> tuple[dict[str, np.ndarray], str]:
         found = metadata.get(KIND_KEY)
         if found != kind:
             raise CheckpointError(
-                f"{path} holds `{found}`, expected `{kind}`. Look into it with `subvocab inspect`."
+                f"{path} holds `{shortened(found)}`, expected `{kind}`. Look into it with "
+                "`subvocab inspect`."
             )
         try:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -161,7 +162,9 @@ def load_value(
     try:
         value = build(tensors)
     except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no {kind.replace('_', ' ')}: {error}") from error
+        raise CheckpointError(
+            f"{path} holds no {kind.replace('_', ' ')}: {shortened(error)}"
+        ) from error
     if written != value.fingerprint:
         raise CheckpointError(
             f"{path} is damaged: it says fingerprint {written[:12] or '(none)'}, but its values "

@@ -69,6 +69,12 @@ def test_labels_pass_over_the_ignored_label_only() -> None:
         _count(ids, size=10, labels=True)
 
 
+def test_the_largest_ids_do_not_come_round_to_the_ignored_label() -> None:
+    """2^64 - 100 is an id outside V."""
+    with pytest.raises(DataError, match="Token id 18,446,744,073,709,551,516 at position 1 lies"):
+        _count(np.array([3, 2**64 - 100], dtype=np.uint64), size=10, labels=True)
+
+
 def test_an_unmarked_label_column_is_told_how_to_mark_it() -> None:
     """-100 elsewhere is an error that names the way out."""
     with pytest.raises(DataError) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from subvocab.data import files
+from subvocab.data import reading, scan
 from subvocab.data.columns import Wanted, choose_columns
 from subvocab.data.files import parts_of_path
+from subvocab.data.urls import Url, file_at
 from subvocab.errors import DataError
+from tests import tiny_tokenizers
 
 HARD = ['plain "quoted" text', "naïve, 日本語", "a,b;c", " spaces  kept "]
 
 
 def _texts(
-    path: Path, *columns: str, file_format: str | None = None, header: bool = True
+    path: Path | Url, *columns: str, file_format: str | None = None, header: bool = True
 ) -> list[dict[str, str | None]]:
     parts = parts_of_path(path, file_format=file_format, header=header)
     return [
@@ -33,7 +36,7 @@ def _texts(
 
 
 def _write(path: Path, text: str, *, mark: bool) -> Path:
-    path.write_bytes((files.BYTE_ORDER_MARK if mark else b"") + text.encode())
+    path.write_bytes((reading.BYTE_ORDER_MARK if mark else b"") + text.encode())
     return path
 
 
@@ -95,7 +98,7 @@ def test_parquet_is_read_in_batches(tmp_path: Path) -> None:
 
 def test_rows_are_numbered_over_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row keeps its number in the file, and a file is never held whole."""
-    monkeypatch.setattr(files, "BATCH_ROWS", 2)
+    monkeypatch.setattr(reading, "BATCH_ROWS", 2)
     path = _write(tmp_path / "a.txt", "a\nb\nc\nd\ne\n", mark=False)
     (part,) = parts_of_path(path, file_format=None, header=True)
 
@@ -115,12 +118,24 @@ def test_a_folder_is_its_files_in_order_of_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt", "a.jsonl"])
-def test_an_empty_file_has_no_rows(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("header", [True, False])
+def test_an_empty_file_has_no_rows(tmp_path: Path, name: str, header: bool) -> None:
     """Nothing is read from nothing, and it is no error."""
     (tmp_path / name).touch()
-    (part,) = parts_of_path(tmp_path / name, file_format=None, header=True)
+    (part,) = parts_of_path(tmp_path / name, file_format=None, header=header)
 
     assert part.schema.names in ([], ["text"])
+    assert list(part.read([])) == []
+
+
+@pytest.mark.parametrize("content", ["text,id", "text,id\n", "\n", "\n\n"])
+def test_a_table_of_a_header_alone_has_no_rows(tmp_path: Path, content: str) -> None:
+    """Whether or not its line is ended."""
+    (tmp_path / "a.csv").write_text(content)
+    (tmp_path / "b.csv").write_text("text,id\nthe cat,1\n")
+    tokenizer = tiny_tokenizers.wordpiece()
+
+    assert scan(tmp_path, tokenizer=tokenizer) == scan(tmp_path / "b.csv", tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -240,5 +255,48 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
     """It could be read once only."""
     os.mkfifo(tmp_path / "a.txt")
 
-    with pytest.raises(DataError, match=r"a\.txt is a pipe or a device, expected a file"):
-        _texts(tmp_path / "a.txt", "text")
+    for path in (tmp_path / "a.txt", tmp_path):
+        with pytest.raises(DataError, match=r"a\.txt is a pipe or a device, expected a file"):
+            _texts(path, "text")
+
+
+@pytest.mark.parametrize("name", ["b.jsonl.gz", "b.CSV.GZ", "b.json.zst"])
+def test_a_compressed_file_of_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    """It holds rows that would not be counted; what else is compressed does not."""
+    for other in ("a.txt", "c.tar.gz", "d.gz"):
+        (tmp_path / other).write_text("a")
+    assert len(_texts(tmp_path, "text")) == 1
+
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=rf"{name} is compressed, and would not be read\. Unpack"):
+        _texts(tmp_path, "text")
+
+
+def test_a_folder_inside_a_folder_is_told(tmp_path: Path) -> None:
+    """If its files would be read, were they named; hidden ones are no data."""
+    for name in ("a.txt", ".hidden/b.txt", "notes/b.md", "more/b.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("a")
+
+    for folder in (str(tmp_path), tmp_path.as_uri()):
+        with pytest.warns(UserWarning, match=r"more has files as well, which are not read") as told:
+            assert len(_texts(file_at(folder), "text")) == 1
+        assert len(told) == 1
+
+
+def test_a_closed_folder_inside_a_folder_is_no_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `lost+found` at the root of a disk."""
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "closed").mkdir()
+    listed = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path.name == "closed":
+            raise PermissionError
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+
+    assert len(_texts(tmp_path, "text")) == 1

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 
-from subvocab.data import loading
+from subvocab.data import loading, scan
 from subvocab.data.loading import Contents, choose_texts, load_split
 from subvocab.errors import DataError
+from tests import tiny_tokenizers
 
 TEXTS = Contents("texts", plain_text=True)
 
@@ -65,6 +67,39 @@ def test_load_split_passes_over_notes_beside_rows(tmp_path: Path) -> None:
     (tmp_path / "license.txt").write_text("free\n")
 
     assert _load(tmp_path)["text"][:] == ["the cat"]
+
+
+def test_load_split_refuses_two_files_of_one_split(tmp_path: Path) -> None:
+    """One would hide the other."""
+    for name in ("train.csv", "train.jsonl", "test.csv"):
+        (tmp_path / name).write_text("text\na\n")
+
+    with pytest.raises(
+        DataError, match=r"train\.csv and .*train\.jsonl are both the split `train`"
+    ):
+        _load(tmp_path)
+
+
+def test_load_split_does_not_pass_over_a_compressed_text(tmp_path: Path) -> None:
+    """The others of the folder are not all of it."""
+    for name in ("a.txt", "b.txt.gz"):
+        (tmp_path / name).write_text("a\n")
+
+    with pytest.raises(DataError, match=r"b\.txt\.gz is compressed, and would not be read"):
+        _load(tmp_path)
+
+
+@pytest.mark.parametrize("damaged", ["dataset_dict.json", "dataset_info.json", "*.arrow"])
+def test_load_split_refuses_a_damaged_saved_dataset(tmp_path: Path, damaged: str) -> None:
+    """As a scan does."""
+    saved = datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["the cat"] * 99}))
+    saved.save_to_disk(tmp_path)
+    (path,) = tmp_path.rglob(damaged)
+    path.write_bytes(path.read_bytes()[: 1 if path.suffix == ".json" else 300])
+
+    for load in (_load, partial(scan, tokenizer=tiny_tokenizers.wordpiece())):
+        with pytest.raises(DataError, match="is a dataset that `save_to_disk` wrote, and cannot b"):
+            load(tmp_path)
 
 
 def test_load_split_names_the_line_that_is_not_utf8(tmp_path: Path) -> None:

@@ -238,7 +238,8 @@ def test_scan_names_the_text_whose_id_has_no_row(
     ("source", "options", "message"),
     [
         ([[1]], {}, "The size of the vocabulary is not known"),
-        ([[1]], {"full_vocab_size": 0}, "`full_vocab_size` is 0, expected one or more"),
+        ([[1]], {"full_vocab_size": 0}, "`full_vocab_size` is 0, expected one to 2,147,483,647"),
+        ([[1]], {"full_vocab_size": 10**23}, "`full_vocab_size` is 100,000,000,000,000,000,000,0"),
         (3, {"full_vocab_size": 5}, "A `int` cannot be scanned"),
         ([[0.5]], {"full_vocab_size": 5}, "Column `token ids` holds `list<item: double>`"),
         (
@@ -270,6 +271,7 @@ def test_scan_refuses_with_reason_and_way_out(
     ("source", "options", "message"),
     [
         ({"a": ["x"], "b": ["y"]}, {}, "has 2 columns of text, and none of them is named"),
+        ({"a": [1]}, {}, "The source has no column of text. Name those of token ids in `columns`"),
         ({"a": [1]}, {"text_columns": "a"}, "Column `a` holds `int64`, expected text"),
         ({"a": ["x"]}, {"text_columns": "a", "columns": "b"}, "were both named"),
         ({"a": ["x"]}, {"text_columns": ["a", "b", "c"]}, "3 text columns were named"),
@@ -319,33 +321,16 @@ def test_texts_that_are_no_utf_8_are_refused() -> None:
     )
 
 
-def _late(rows: list[dict[str, Any]], tmp_path: Path, how: str) -> Any:
-    if how == "generator":
-        return (row for row in rows)
-    path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+def test_texts_of_a_dictionary_are_counted_as_often_as_they_come() -> None:
+    """As pandas writes what it calls categories; a null may stand among the values."""
+    texts = ["the cat", "dog", None]
+    coded = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0, 2, None, 0]), pa.array(texts))
+    tokenizer = tiny_tokenizers.wordpiece()
 
+    counts = scan(pa.table({"text": coded}), tokenizer=tokenizer)
 
-@pytest.mark.parametrize("how", ["generator", "file"])
-def test_tokens_that_come_late_are_not_passed_over(tmp_path: Path, how: str) -> None:
-    """A column that the first rows lack would not be counted; nulls in it are nothing."""
-    rows: list[dict[str, Any]] = [{"input_ids": [1, 2]}] * 1200
-    none = [{"input_ids": [1], "decoder_input_ids": None}]
-    late = [{"input_ids": [1], "decoder_input_ids": [7]}]
-
-    assert scan(_late(rows + none, tmp_path, how), full_vocab_size=SIZE).total_tokens == 2401
-    with pytest.raises(DataError, match=r"Later rows.* have `decoder_input_ids`, but the first 1"):
-        scan(_late(rows + late, tmp_path, how), full_vocab_size=SIZE)
-
-
-@pytest.mark.parametrize("how", ["generator", "file"])
-def test_what_is_no_text_is_refused_however_late(tmp_path: Path, how: str) -> None:
-    """The message names the rows."""
-    rows = [{"text": "the cat"}] * 1000 + [{"text": 5}]
-
-    with pytest.raises(DataError, match=r"holds `int64` in rows 1,000 to 1,000, expected text in"):
-        scan(_late(rows, tmp_path, how), tokenizer=tiny_tokenizers.wordpiece())
+    assert counts == scan(coded.to_pylist(), tokenizer=tokenizer)
+    assert counts.total_tokens > 0
 
 
 def test_a_number_of_threads_is_looked_at() -> None:

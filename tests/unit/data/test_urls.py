@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec  # type: ignore[import-untyped]
 import pyarrow as pa
@@ -80,6 +83,83 @@ def test_a_file_that_is_not_there_is_told() -> None:
     """As for paths."""
     with pytest.raises(DataError, match="There is no file or folder file:///none"):
         scan("file:///none/a.txt", full_vocab_size=9)
+
+
+ROWS = b'{"text": "the cat sat"}\n' * 5
+
+
+class _Server(BaseHTTPRequestHandler):
+    """Answers as the name of the file tells."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        """Tell about the file."""
+        status = int(self.path[1:4]) if self.path[1:4].isdigit() else 200
+        self.send_response(status)
+        lengths = {"/chunked": None, "/cut": len(ROWS) + 100, "/whole": len(ROWS)}
+        length = lengths.get(self.path.partition(".")[0], 0)
+        if length is None:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        """Send the file, or less than was promised."""
+        self.do_HEAD()
+        if self.path.startswith("/chunked"):
+            self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(ROWS), ROWS))
+        elif self.path.startswith(("/cut", "/whole")):
+            self.wfile.write(ROWS)
+        self.close_connection = self.path.startswith("/cut")
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """Run a server of this machine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Server) as running:
+        thread = Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "name", ["whole.jsonl", "whole.jsonl?download=true", "chunked.jsonl", "chunked.csv"]
+)
+def test_a_file_over_http_is_read(server: str, name: str) -> None:
+    """Also one whose length the server does not tell, and one with a query."""
+    counts = scan(f"{server}/{name}", tokenizer=tiny_tokenizers.wordpiece())
+
+    assert counts.total_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("404.jsonl", r"^There is no file or folder http:.*404\.jsonl\.$"),
+        ("403.jsonl", r"403\.jsonl cannot be read \(ClientResponseError: 403, .*Look whether"),
+        ("500.csv", r"500\.csv cannot be read \(ClientResponseError: 500, "),
+        ("cut.jsonl", r"cut\.jsonl cannot be read \(ClientPayloadError: "),
+        ("cut.csv", r"cut\.csv cannot be read \(ClientPayloadError: "),
+        ("chunked.parquet", r"chunked\.parquet cannot be read \(ValueError: Cannot seek "),
+    ],
+)
+def test_a_failure_over_http_is_told(server: str, name: str, message: str) -> None:
+    """One error with the address and the reason."""
+    with pytest.raises(DataError, match=message):
+        scan(f"{server}/{name}", tokenizer=tiny_tokenizers.wordpiece())
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    """Whatever the library of its protocol raises."""
+    with pytest.raises(DataError, match=r"^http://\[bad cannot be read \(.*\. Look whether"):
+        scan("http://[bad", tokenizer=tiny_tokenizers.wordpiece())
 
 
 def test_a_fault_elsewhere_is_told_with_its_line(folder: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ import torch
 from torch import nn
 
 import subvocab as sv
-from subvocab.errors import VocabularyMismatchError
+from subvocab.errors import CheckpointError, VocabularyMismatchError
 from subvocab.model.shrink import partial_embeddings
 from tests.models import FULL_VOCAB_SIZE, tiny_model
 from tests.reference import assert_equal_states, copied, drawn_vocabulary, ids_of
@@ -249,3 +252,44 @@ def test_load_state_dict_takes_a_tied_matrix_under_one_name(family: str, tmp_pat
 
     assert len(result.missing_keys) == 2
     assert_equal_states(copied(target.state_dict()), source.state_dict())
+
+
+def test_a_call_with_the_whole_state_dict_is_refused() -> None:
+    """Its rows are those of V, among which ids of V′ would find other tokens."""
+    whole, partial = pair()
+    call: Any = torch.func.functional_call
+    message = (
+        f"The weight has {FULL_VOCAB_SIZE} rows, expected the 40 of the partial vocabulary: the "
+        "whole state dict of a shrunk model is for files, not to compute with. Give "
+        "`torch.func.functional_call` `dict(model.named_parameters())`, or load it by "
+        "`load_state_dict`."
+    )
+
+    with pytest.raises(VocabularyMismatchError, match=f"^{re.escape(message)}$"):
+        call(partial, partial.state_dict(), (ids_of(VOCABULARY),))
+
+    rows = call(partial, dict(partial.named_parameters()), (ids_of(VOCABULARY),))
+    assert torch.equal(rows, whole(ids_of(VOCABULARY)))
+
+
+def test_what_was_learned_outlives_the_process_that_shrank_the_model(tmp_path: Path) -> None:
+    """A pickle knows its base by name; the unused rows went with the temporary file."""
+    model = tiny_model("bert")
+    model.save_pretrained(tmp_path / "base")
+    sv.shrink(model, VOCABULARY)
+    with torch.no_grad():
+        model.get_input_embeddings().weight += 1
+    expected, written = copied(model.state_dict()), pickle.dumps(model)
+    del model
+    gc.collect()  # as the end of the process would
+
+    model = pickle.loads(written)  # noqa: S301 - our own
+
+    sv.save_compact(model, tmp_path / "compact")
+    sv.merge(tmp_path / "compact", base=tmp_path / "base", out=tmp_path / "out")
+    assert_equal_states(type(model).from_pretrained(tmp_path / "out").state_dict(), expected)
+    whole = type(model).from_pretrained(tmp_path / "base")
+    sv.RowAdapter.of(model).apply(whole)
+    assert_equal_states(whole.state_dict(), expected)
+    with pytest.raises(CheckpointError, match=r"is gone: it held the unused rows, .* take it by"):
+        model.state_dict()

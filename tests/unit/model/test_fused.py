@@ -221,6 +221,16 @@ def test_a_loss_on_the_entropy_is_refused() -> None:
         (made["log_probs"].sum() - made["entropy"].sum()).backward()
 
 
+def test_an_entropy_that_no_loss_depends_on_is_not_refused() -> None:
+    """Compiled code sends a gradient of zeros for every tensor that might have had one."""
+    _, head = heads()
+    made: Any = scores(head, *drawn(head, ids_of(VOCABULARY)), setting())
+
+    (made["log_probs"].sum() + 0 * made["entropy"].sum()).backward()
+
+    assert head.weight.grad.any()
+
+
 def test_another_matrix_than_that_of_the_head_is_refused() -> None:
     """Such as one that was gathered from shards, whose gradient would be lost."""
     _, head = heads()

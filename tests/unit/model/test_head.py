@@ -227,3 +227,13 @@ def test_a_head_is_one_of_the_partial_modules() -> None:
     assert model.lm_head.out_features == len(sv.vocabulary_of(model))
     assert shrunk(rest_shift=False).lm_head.rest_shift is None
     assert shrunk(head="restricted").lm_head.rest_shift is None
+
+
+def test_a_call_with_the_whole_matrix_is_refused() -> None:
+    """Its columns are not those of V′, whatever the head is asked for."""
+    (head,) = partial_heads(shrunk())
+    hidden = torch.zeros(1, head.weight.shape[1])
+    whole = {"weight": torch.zeros(FULL_VOCAB_SIZE, head.weight.shape[1])}
+
+    with pytest.raises(sv.VocabularyMismatchError, match=r"^The weight has 300 rows, expected the"):
+        torch.func.functional_call(head, whole, (hidden,))

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 import transformers as hf
@@ -76,6 +77,9 @@ def test_from_pretrained_names_unseen_tokens(tmp_path: Path) -> None:
     [
         ({"variant": "fp16"}, r"`variant` is `fp16`, which cannot be done"),
         ({"output_loading_info": True}, r"`output_loading_info` is `True`, which cannot be done"),
+        ({"load_in_8bit": True}, r"`load_in_8bit` is `True`, .* `subvocab.shrink`\.$"),
+        ({"quantization_config": {"a": 1}}, r"`quantization_config` is `{'a': 1}`, which cannot"),
+        ({"state_dict": {}}, r"`state_dict` is given, but weights are read from the checkpoint"),
         ({"use_safetensors": False}, r"`use_safetensors` is False, but only safetensors are read"),
         ({"dtype": {"": "float16"}}, r"`dtype` is `{'': 'float16'}`, expected one of torch's"),
         ({"dtype": None}, r"`dtype` is `None`, expected one of torch's, or `auto`"),
@@ -89,6 +93,44 @@ def test_from_pretrained_refuses_what_it_does_not_do(
 
     with pytest.raises(UnsupportedModelError, match=message):
         sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY, **option)
+
+
+@pytest.mark.parametrize(
+    "given", ["AutoModelForCausalLM", hf.AutoConfig, hf.AutoTokenizer, hf.BertConfig, None]
+)
+def test_from_pretrained_refuses_what_is_no_class_of_models(given: Any, tmp_path: Path) -> None:
+    """Before the folder is looked at."""
+    message = (
+        f"`auto_class` is {given!r}, expected a class of transformers that makes models. Pass the "
+        "class itself, such as `AutoModelForCausalLM`."
+    )
+
+    with pytest.raises(UnsupportedModelError, match=f"^{re.escape(message)}$"):
+        sv.from_pretrained(given, tmp_path, VOCABULARY)
+
+
+def test_from_pretrained_refuses_a_class_that_does_not_fit(tmp_path: Path) -> None:
+    """With what transformers says of it."""
+    tiny_model("bert").save_pretrained(tmp_path)
+    expected = "`AutoModelForSeq2SeqLM` makes no model of a `BertConfig`: Unrecognized config"
+
+    with pytest.raises(UnsupportedModelError, match=expected):
+        sv.from_pretrained(hf.AutoModelForSeq2SeqLM, tmp_path, VOCABULARY)
+
+
+def test_from_pretrained_refuses_a_folder_with_an_adapter(tmp_path: Path) -> None:
+    """Transformers would put it on the model, and this would leave it out."""
+    model = tiny_model("bert")
+    model.save_pretrained(tmp_path)
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=["query"])).save_pretrained(tmp_path)
+    message = (
+        f"{tmp_path} holds an adapter (`adapter_config.json`), which would be left out, though "
+        "transformers puts it on the model. Load the model with transformers, then call "
+        "`subvocab.shrink`."
+    )
+
+    with pytest.raises(UnsupportedModelError, match=f"^{re.escape(message)}$"):
+        sv.from_pretrained(CLASSIFIER, tmp_path, VOCABULARY)
 
 
 def test_from_pretrained_tells_a_compact_checkpoint(tmp_path: Path) -> None:

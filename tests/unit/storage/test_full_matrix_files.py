@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -68,6 +69,34 @@ def test_spill_lives_as_long_as_the_matrix(tmp_path: Path) -> None:
     gc.collect()
 
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pickle_of_a_spill_keeps_its_name_when_the_file_is_gone(tmp_path: Path) -> None:
+    """Its rows are gone with it, and the message says what is left to do."""
+    matrix = FullMatrix.spill("e", "F32", (SIZE, DIM), [VALUES], folder=tmp_path)
+    written, path = pickle.dumps(matrix), matrix.tensor.path
+    fingerprint = matrix.fingerprint
+    path.unlink()
+    expected = (
+        f"{path} is gone: it held the unused rows, and only as long as the process that shrank the "
+        "model. What was learned is here still: take it by `subvocab.save_compact`, "
+        "`subvocab.compact_state_dict` or `RowAdapter.of`; and next time save the model by "
+        "`save_pretrained` before that process ends."
+    )
+
+    twin = pickle.loads(written)  # noqa: S301 - our own
+
+    assert twin.fingerprint == fingerprint
+    with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
+        twin.rows(np.arange(SIZE))
+
+
+def test_a_spill_whose_file_is_gone_is_pickled_as_it_is(tmp_path: Path) -> None:
+    """There is nothing left to take a name of."""
+    matrix = FullMatrix.spill("e", "F32", (SIZE, DIM), [VALUES], folder=tmp_path)
+    matrix.tensor.path.unlink()
+
+    assert pickle.loads(pickle.dumps(matrix)) == matrix  # noqa: S301 - our own
 
 
 def test_spill_is_readable_by_its_owner_only(tmp_path: Path) -> None:
