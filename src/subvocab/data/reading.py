@@ -14,7 +14,7 @@ import pyarrow as pa
 from subvocab._atomic import naming
 from subvocab.data.parts import BATCH_ROWS
 from subvocab.data.urls import Url
-from subvocab.errors import DataError
+from subvocab.errors import DataError, shortened
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b"
@@ -108,8 +108,8 @@ def unreadable(path: Path | Url, error: Exception) -> DataError:
                     "LATIN1 -t UTF-8`."
                 )
     return DataError(
-        f"{path} cannot be read: {str(error).rstrip('.')}. Is it UTF-8, and in the format that "
-        "its name or `file_format` tells?"
+        f"{path} cannot be read: {shortened(str(error).rstrip('.'))}. Is it UTF-8, and in the "
+        "format that its name or `file_format` tells?"
     )
 
 
