@@ -7,7 +7,7 @@ the kind of value and its fingerprint, which is computed anew and compared on re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -53,7 +53,7 @@ def fingerprint(*arrays: Integer[np.ndarray, "_"]) -> str:
     return digest.hexdigest()
 
 
-def sealed(array: Integer[np.ndarray, "size"] | Sequence[int]) -> Integer[np.ndarray, "size"]:
+def sealed(array: Any) -> Integer[np.ndarray, "size"]:
     """Copy an array so that nobody can write to it.
 
     Args:
